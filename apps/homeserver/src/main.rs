@@ -1,0 +1,2 @@
+//! The homeserver's entry point.
+fn main() {}
