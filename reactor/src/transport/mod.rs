@@ -1,0 +1,154 @@
+//! [`Transport`], the handle through which a protocol writes to and steers its connection.
+
+pub(crate) mod link;
+pub(crate) mod tcp;
+
+use std::fmt;
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use crate::flow::{Consumer, Producer, Streaming};
+use crate::protocol::Address;
+use link::Link;
+
+/// One end of a connection: a cheap clone, whoever holds it.
+///
+/// Every method may be called at any time, from inside any [`Protocol`](crate::Protocol) method or
+/// from elsewhere on the loop's thread. None of them calls back before it returns. On a connection
+/// that has ended they do nothing.
+///
+/// What is written is gathered and sent at the end of the turn, in one system call where possible.
+/// A buffer that passes 64 KiB is sent at once.
+#[derive(Clone)]
+pub struct Transport {
+    link: Rc<Link>,
+}
+
+impl Transport {
+    #[expect(dead_code, reason = "the event loop that makes them lands next")]
+    pub(crate) fn new(link: Rc<Link>) -> Transport {
+        Transport { link }
+    }
+
+    /// Sends a copy of these bytes.
+    ///
+    /// They are kept in memory until the peer takes them, however many there are: whoever writes
+    /// much registers a [`Producer`] or looks at [`buffered_bytes`](Transport::buffered_bytes).
+    pub fn write(&self, data: &[u8]) {
+        self.link.write(data);
+    }
+
+    /// Sends these bytes without copying them if they are many.
+    pub fn write_bytes(&self, data: Bytes) {
+        self.link.write_bytes(data);
+    }
+
+    /// Closes the connection once everything that was written has been sent.
+    ///
+    /// Nothing more is read, and what is written from now on is dropped. While a producer is
+    /// registered the connection stays open for it until it unregisters.
+    pub fn lose_connection(&self) {
+        self.link.lose_connection();
+    }
+
+    /// Finishes sending once everything that was written has been sent; receiving goes on.
+    pub fn lose_write_connection(&self) {
+        self.link.lose_write_connection();
+    }
+
+    /// Closes the connection now, and drops what has not been sent.
+    pub fn abort_connection(&self) {
+        self.link.abort_connection();
+    }
+
+    /// Stops reading, so that the peer is slowed down once the system's own buffers are full.
+    ///
+    /// No `data_received` follows until [`resume_producing`](Transport::resume_producing), and an
+    /// end or failure of the connection may be noticed only then.
+    pub fn pause_producing(&self) {
+        self.link.pause_reading();
+    }
+
+    /// Goes on reading. What had arrived meanwhile is delivered in the next turn.
+    pub fn resume_producing(&self) {
+        self.link.resume_reading();
+    }
+
+    /// Names the producer whose bytes come next.
+    ///
+    /// A push producer is paused when more than [`high_water`](Transport::set_watermarks) bytes
+    /// are waiting and resumed below the low mark; a pull producer is asked for one piece whenever
+    /// everything has been sent. On a connection that has ended it is told to stop. A producer
+    /// that is registered already is told to stop and replaced.
+    pub fn register_producer(&self, producer: Rc<dyn Producer>, streaming: Streaming) {
+        self.link.register_producer(producer, streaming);
+    }
+
+    /// The producer has written everything it had.
+    pub fn unregister_producer(&self) {
+        self.link.unregister_producer();
+    }
+
+    /// Sets how many unsent bytes pause a push producer, and how few resume it.
+    pub fn set_watermarks(&self, high_bytes: usize, low_bytes: usize) {
+        self.link.set_watermarks(high_bytes, low_bytes);
+    }
+
+    /// Returns the peer's address.
+    #[must_use]
+    pub fn peer(&self) -> &Address {
+        self.link.peer()
+    }
+
+    /// Returns this end's address.
+    #[must_use]
+    pub fn local(&self) -> &Address {
+        self.link.local()
+    }
+
+    /// Whether the connection stands and nobody on this side has asked to close it.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.link.is_connected()
+    }
+
+    /// Returns the number of bytes that were written and not yet handed to the system.
+    #[must_use]
+    pub fn buffered_bytes(&self) -> usize {
+        self.link.buffered_bytes()
+    }
+}
+
+impl Consumer for Transport {
+    fn register_producer(&self, producer: Rc<dyn Producer>, streaming: Streaming) {
+        Transport::register_producer(self, producer, streaming);
+    }
+
+    fn unregister_producer(&self) {
+        Transport::unregister_producer(self);
+    }
+
+    fn write(&self, data: &[u8]) {
+        Transport::write(self, data);
+    }
+}
+
+/// Clones of one handle are equal.
+impl PartialEq for Transport {
+    fn eq(&self, other: &Transport) -> bool {
+        Rc::ptr_eq(&self.link, &other.link)
+    }
+}
+
+impl Eq for Transport {}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transport")
+            .field("peer", self.peer())
+            .field("is_connected", &self.is_connected())
+            .field("buffered_bytes", &self.buffered_bytes())
+            .finish()
+    }
+}
