@@ -1,1 +1,4 @@
 //! A Matrix homeserver on the Ropewalk reactor.
+
+pub mod storage;
+pub mod streams;

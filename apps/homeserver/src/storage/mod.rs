@@ -1,0 +1,11 @@
+//! What is kept, and how it gets there and back.
+//!
+//! Three layers, named after what may use them: [`controllers`] work over several databases,
+//! [`databases`] hold one file for each family of tables, [`engine`] hides the SQL driver. Storage
+//! has never heard of HTTP, replication or federation: those watch positions and pull rows.
+
+pub mod databases;
+pub mod engine;
+pub(crate) mod schema;
+
+pub use engine::StorageError;
