@@ -1,13 +1,22 @@
 //! A single-threaded event-loop reactor with deferreds.
 
 mod clock;
+#[allow(dead_code, reason = "the loop installs its clock")]
+mod context;
+mod deferred;
+mod failure;
 mod flow;
 mod protocol;
 mod reactor;
+#[allow(dead_code, reason = "the loop serves the queue")]
+mod ready;
 mod timers;
 mod transport;
 
 pub use clock::Instant;
+pub use context::{LogContext, Scope, Usage};
+pub use deferred::{Deferred, IntoDeferred, Resolver, UnhandledFailure};
+pub use failure::{CancelledError, Failure, Panicked, ResolverDropped, TimeoutError};
 pub use flow::{Consumer, Producer, Streaming};
 pub use protocol::{Address, ConnectionLost, Factory, Protocol};
 pub use reactor::{Reactor, ReactorRemote};

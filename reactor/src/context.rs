@@ -1,0 +1,325 @@
+//! Log contexts: whose work is running, and what it costs.
+//!
+//! Owns the thread's current context and the charging of time to it. Does not own the capture and
+//! restore around callbacks, timers, tasks and jobs: whoever runs those calls [`swap`].
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::future::Future;
+use std::mem::ManuallyDrop;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// Names the piece of work that is running (a request, a background process) and counts its cost.
+///
+/// The context that is current when a callback, timer, task or thread job is registered is in force
+/// whenever that runs; between them the reactor runs in the *sentinel* context, which has no name, is
+/// never finished and counts nothing. There is nothing to preserve or restore by hand.
+///
+/// A context is a cheap handle (one reference count); clones are the same context.
+///
+/// ```
+/// use ropewalk::LogContext;
+///
+/// let request = LogContext::new("GET-17");
+/// request.run(|| assert_eq!(LogContext::current().name(), "GET-17"));
+/// assert!(LogContext::current().is_sentinel());
+/// ```
+#[derive(Clone, Default)]
+pub struct LogContext(Option<Rc<Inner>>);
+
+struct Inner {
+    name: Box<str>,
+    parent: LogContext,
+    is_finished: Cell<bool>,
+    usage: Cell<Usage>,
+}
+
+/// What a context, its children included, has cost so far.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Usage {
+    /// Time spent running on the loop, by the monotonic clock.
+    pub loop_time: Duration,
+    /// Time spent in pool threads, by the monotonic clock.
+    pub thread_time: Duration,
+    /// Database transactions run.
+    pub db_transactions: u64,
+    /// Time spent inside database transactions.
+    pub db_time: Duration,
+    /// Events fetched from the database.
+    pub events_fetched: u64,
+    /// Time charged, of whatever kind, after the context was finished: work that outlived its request.
+    pub late: Duration,
+}
+
+impl Usage {
+    fn add(&mut self, cost: &Usage, is_finished: bool) {
+        self.db_transactions += cost.db_transactions;
+        self.events_fetched += cost.events_fetched;
+        self.late = self.late.saturating_add(cost.late);
+        if is_finished {
+            self.late = self.late.saturating_add(cost.loop_time).saturating_add(cost.thread_time);
+        } else {
+            self.loop_time = self.loop_time.saturating_add(cost.loop_time);
+            self.thread_time = self.thread_time.saturating_add(cost.thread_time);
+        }
+        // Database time is part of thread time, so it is never `late` a second time.
+        self.db_time = self.db_time.saturating_add(cost.db_time);
+    }
+}
+
+impl LogContext {
+    /// Makes a context that belongs to no other.
+    pub fn new(name: impl Into<Box<str>>) -> Self {
+        Self::with_parent(name.into(), Self::sentinel())
+    }
+
+    /// Makes a context named `<this name>-<suffix>`, whose costs are this one's too.
+    ///
+    /// A child of the sentinel is named `sentinel-<suffix>` and has no parent; that is nearly always a
+    /// context lost on the way, and is logged as a warning.
+    #[must_use]
+    pub fn child(&self, suffix: &str) -> Self {
+        if self.is_sentinel() {
+            log::warn!(
+                "starting child context {suffix:?} from the sentinel context; use LogContext::new for work of its own"
+            );
+        }
+        Self::with_parent(format!("{}-{suffix}", self.name()).into(), self.clone())
+    }
+
+    fn with_parent(name: Box<str>, parent: LogContext) -> Self {
+        Self(Some(Rc::new(Inner {
+            name,
+            parent,
+            is_finished: Cell::new(false),
+            usage: Cell::default(),
+        })))
+    }
+
+    /// Returns the context that the reactor's own code runs in.
+    pub const fn sentinel() -> Self {
+        Self(None)
+    }
+
+    /// Returns the context in force on this thread.
+    pub fn current() -> Self {
+        CURRENT.with(|current| {
+            let context = current.context.take();
+            let copy = context.clone();
+            current.context.set(context);
+            Self(copy)
+        })
+    }
+
+    /// Calls `f` with this context in force, and restores the one before, also if `f` panics.
+    pub fn run<T>(&self, f: impl FnOnce() -> T) -> T {
+        let _restore = Restore(swap(self.clone()));
+        f()
+    }
+
+    /// Wraps a future so that this context is in force during each of its polls, and while it is
+    /// dropped.
+    pub fn scope<F: Future>(&self, future: F) -> Scope<F> {
+        Scope { context: self.clone(), future: Some(Box::pin(future)) }
+    }
+
+    /// Marks the work as done. Log lines still carry the name; costs go to [`Usage::late`] from here on.
+    pub fn finish(&self) {
+        if let Some(inner) = &self.0 {
+            settle_running_slice();
+            inner.is_finished.set(true);
+        }
+    }
+
+    /// Counts a database transaction that took `duration`, for this context and its parents.
+    pub fn record_database_transaction(&self, duration: Duration) {
+        self.charge(&Usage { db_transactions: 1, db_time: duration, ..Usage::default() });
+    }
+
+    /// Counts events fetched from the database, for this context and its parents.
+    pub fn record_events_fetched(&self, count: u64) {
+        self.charge(&Usage { events_fetched: count, ..Usage::default() });
+    }
+
+    /// Returns the name; the sentinel's is `sentinel`.
+    pub fn name(&self) -> &str {
+        self.0.as_ref().map_or("sentinel", |inner| &inner.name)
+    }
+
+    /// Returns the context that this one's costs are added to, or the sentinel.
+    pub fn parent(&self) -> LogContext {
+        self.0.as_ref().map_or(LogContext::sentinel(), |inner| inner.parent.clone())
+    }
+
+    /// Whether this is the sentinel.
+    pub fn is_sentinel(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Whether [`finish`](Self::finish) was called.
+    pub fn is_finished(&self) -> bool {
+        self.0.as_ref().is_some_and(|inner| inner.is_finished.get())
+    }
+
+    /// Whether both are the same context, not merely of the same name.
+    pub fn is_same(&self, other: &LogContext) -> bool {
+        match (&self.0, &other.0) {
+            (Some(a), Some(b)) => Rc::ptr_eq(a, b),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+
+    /// Returns what this context and its children have cost so far, the slice that is running now
+    /// included.
+    pub fn usage(&self) -> Usage {
+        settle_running_slice();
+        self.0.as_ref().map_or_else(Usage::default, |inner| inner.usage.get())
+    }
+
+    /// Adds a cost to this context and all its parents.
+    pub(crate) fn charge(&self, cost: &Usage) {
+        let mut context = self;
+        while let Some(inner) = &context.0 {
+            let mut usage = inner.usage.get();
+            usage.add(cost, inner.is_finished.get());
+            inner.usage.set(usage);
+            context = &inner.parent;
+        }
+    }
+}
+
+impl fmt::Debug for LogContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LogContext({})", self.name())
+    }
+}
+
+/// A future polled in a context of its own. See [`LogContext::scope`].
+pub struct Scope<F> {
+    context: LogContext,
+    future: Option<Pin<Box<F>>>,
+}
+
+impl<F: Future> Future for Scope<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = &mut *self;
+        let future = this.future.as_mut().expect("only drop takes the future");
+        this.context.run(|| future.as_mut().poll(cx))
+    }
+}
+
+impl<F> Drop for Scope<F> {
+    fn drop(&mut self) {
+        let future = self.future.take();
+        self.context.run(|| drop(future));
+    }
+}
+
+/// Puts a context in force and returns the one that was.
+///
+/// Charges the time since the last change to the context that goes.
+pub(crate) fn swap(context: LogContext) -> LogContext {
+    CURRENT.with(|current| {
+        let before = LogContext(current.context.replace(context.0));
+        current.change_slice(&before);
+        before
+    })
+}
+
+/// Whether `context` is in force; what a trampoline asks before it calls [`swap`].
+#[inline]
+pub(crate) fn is_current(context: &LogContext) -> bool {
+    CURRENT.with(|current| {
+        let in_force = current.context.take();
+        let same = match (&in_force, &context.0) {
+            (Some(a), Some(b)) => Rc::ptr_eq(a, b),
+            (None, None) => true,
+            _ => false,
+        };
+        current.context.set(in_force);
+        same
+    })
+}
+
+/// Tells what the time is, as the distance from any fixed moment; never goes back.
+pub(crate) type AccountingClock = Rc<dyn Fn() -> Duration>;
+
+/// Installs the clock that loop time is measured with, and returns the one before. Without a clock no
+/// loop time is counted.
+pub(crate) fn install_clock(clock: Option<AccountingClock>) -> Option<AccountingClock> {
+    settle_running_slice();
+    CURRENT.with(|current| {
+        let before = current.clock.replace(clock);
+        current.slice_started.set(current.time().unwrap_or_default());
+        before
+    })
+}
+
+/// Restores a context when dropped, so that a panic cannot leak one.
+pub(crate) struct Restore(pub(crate) LogContext);
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        swap(std::mem::take(&mut self.0));
+    }
+}
+
+struct Current {
+    context: Cell<Option<Rc<Inner>>>,
+    slice_started: Cell<Duration>,
+    clock: RefCell<Option<AccountingClock>>,
+}
+
+impl Current {
+    fn time(&self) -> Option<Duration> {
+        self.clock.borrow().as_ref().map(|clock| clock())
+    }
+
+    #[inline]
+    fn change_slice(&self, before: &LogContext) {
+        // Between the sentinel and the sentinel there is nothing to measure.
+        let after = self.context.take();
+        let (is_measured, is_same) = match (&before.0, &after) {
+            (Some(a), Some(b)) => (true, Rc::ptr_eq(a, b)),
+            (None, None) => (false, true),
+            _ => (true, false),
+        };
+        self.context.set(after);
+        if is_measured && !is_same {
+            self.end_slice(before);
+        }
+    }
+
+    fn end_slice(&self, before: &LogContext) {
+        let Some(now) = self.time() else { return };
+        let started = self.slice_started.replace(now);
+        if !before.is_sentinel() {
+            let loop_time = now.saturating_sub(started);
+            before.charge(&Usage { loop_time, ..Usage::default() });
+        }
+    }
+}
+
+/// Charges the running slice up to now, so that counters can be read or their meaning changed.
+fn settle_running_slice() {
+    CURRENT.with(|current| current.end_slice(&LogContext::current()));
+}
+
+thread_local! {
+    // Never dropped: a context that is current when its thread ends is leaked, which spares each
+    // access the check for a running destructor.
+    static CURRENT: ManuallyDrop<Current> = const {
+        ManuallyDrop::new(Current {
+            context: Cell::new(None),
+            slice_started: Cell::new(Duration::ZERO),
+            clock: RefCell::new(None),
+        })
+    };
+}

@@ -1,0 +1,384 @@
+//! Deferreds: results that aren't there yet, with callbacks to be called when they are.
+//!
+//! Owns the two ends, [`Deferred`] and [`Resolver`]. The nodes behind them and the loop that runs a
+//! chain are in `step`; what is made of several deferreds is in `combine` and `sync`.
+
+mod step;
+#[cfg(test)]
+mod tests;
+mod unhandled;
+
+use std::any::Any;
+use std::fmt;
+use std::future::Future;
+use std::mem;
+use std::panic::Location;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+pub(crate) use self::step::Outcome;
+use self::step::{Callback, Head, Job, Next, Node, OnBoth, OnEither, OnFailure, OnValue, Origin};
+pub use self::unhandled::UnhandledFailure;
+use crate::context::LogContext;
+use crate::failure::{Failure, ResolverDropped};
+use crate::ready;
+
+/// A result that isn't there yet, with a chain of callbacks and errbacks.
+///
+/// Chaining consumes the deferred and returns the one for the callback's result. A callback returns
+/// `Ok(value)`, `Err(failure)` or another `Deferred`, for which the chain then waits; `?` works inside
+/// callbacks. Callbacks run in the log context in which they were added: when the result comes, or at
+/// once if it is there already. A callback that panics fails its deferred.
+///
+/// A deferred is also a future, with output `Result<T, Failure>`.
+///
+/// # Dropping
+///
+/// Dropping a deferred that has no result yet *detaches* it: the callbacks still run. A failure that
+/// arrives then, or is in the deferred when it is dropped, has been handled by nobody and is logged as
+/// an error, with its sources, its context and where the deferred was made ([`CancelledError`] at
+/// debug level only).
+///
+/// # Cancelling
+///
+/// See [`cancel`](Self::cancel).
+///
+/// ```
+/// use ropewalk::Deferred;
+///
+/// let (deferred, resolver) = Deferred::new();
+/// let doubled = deferred.add_callback(|n: i32| Ok(n * 2));
+/// resolver.callback(21);
+/// assert_eq!(doubled.into_result().unwrap().unwrap(), 42);
+/// ```
+///
+/// [`CancelledError`]: crate::CancelledError
+#[must_use = "dropping a deferred detaches it; say so with `.detach()`"]
+pub struct Deferred<T: 'static>(Repr<T>);
+
+enum Repr<T: 'static> {
+    /// Has its result; no chain was ever needed, or it has been taken out of it.
+    Ready(Outcome<T>),
+    /// The last node of a chain, and its origin for cancelling.
+    Pending(Rc<Node<T, dyn Job>>, Rc<dyn Head>),
+    Taken,
+}
+
+/// What a callback may return: `Result<U, Failure>` or `Deferred<U>`.
+pub trait IntoDeferred<U: 'static> {
+    /// Makes a deferred of it; one that has its result already if it is a `Result`.
+    fn into_deferred(self) -> Deferred<U>;
+}
+
+impl<U: 'static> IntoDeferred<U> for Result<U, Failure> {
+    #[inline]
+    fn into_deferred(self) -> Deferred<U> {
+        Deferred::ready(self)
+    }
+}
+
+impl<U: 'static> IntoDeferred<U> for Deferred<U> {
+    #[inline]
+    fn into_deferred(self) -> Deferred<U> {
+        self
+    }
+}
+
+impl<T: 'static> Deferred<T> {
+    /// Makes a deferred and the resolver that gives it its result.
+    #[track_caller]
+    pub fn new() -> (Deferred<T>, Resolver<T>) {
+        let origin = Node::origin(Location::caller());
+        let head = Rc::clone(&origin);
+        (Self(Repr::Pending(origin.clone(), head)), Resolver { origin: Some(origin) })
+    }
+
+    /// Makes a deferred whose [`cancel`](Self::cancel) calls `canceller`, in the current context, while
+    /// it has no result.
+    ///
+    /// The canceller should stop the work and may fire the resolver; if it does not, the deferred fails
+    /// with [`CancelledError`](crate::CancelledError) after it has returned.
+    #[track_caller]
+    pub fn with_canceller(canceller: impl FnOnce() + 'static) -> (Deferred<T>, Resolver<T>) {
+        let (deferred, resolver) = Self::new();
+        resolver.set_canceller(canceller);
+        (deferred, resolver)
+    }
+
+    /// Makes a deferred that has its result already.
+    pub fn succeed(value: T) -> Self {
+        Self::ready(Ok(value))
+    }
+
+    /// Makes a deferred that has failed already.
+    #[track_caller]
+    pub fn fail(failure: impl Into<Failure>) -> Self {
+        Self::ready(Err(failure.into()))
+    }
+
+    #[inline]
+    pub(crate) fn ready(outcome: Outcome<T>) -> Self {
+        Self(Repr::Ready(outcome))
+    }
+
+    #[cold]
+    fn panicked(payload: Box<dyn Any + Send>) -> Self {
+        Self::ready(Err(Failure::from_panic(payload)))
+    }
+
+    /// Calls `f` with the value; a failure passes by.
+    #[track_caller]
+    #[inline]
+    pub fn add_callback<U, R>(self, f: impl FnOnce(T) -> R + 'static) -> Deferred<U>
+    where
+        U: 'static,
+        R: IntoDeferred<U>,
+    {
+        self.add_step(OnValue(f))
+    }
+
+    /// Calls `f` with the failure; a value passes by.
+    ///
+    /// [`Failure::trap`] keeps it to the failures that it understands.
+    #[track_caller]
+    #[inline]
+    pub fn add_errback<R>(self, f: impl FnOnce(Failure) -> R + 'static) -> Deferred<T>
+    where
+        R: IntoDeferred<T>,
+    {
+        self.add_step(OnFailure(f))
+    }
+
+    /// Calls `f` with the result, whichever it is.
+    #[track_caller]
+    #[inline]
+    pub fn add_both<U, R>(self, f: impl FnOnce(Result<T, Failure>) -> R + 'static) -> Deferred<U>
+    where
+        U: 'static,
+        R: IntoDeferred<U>,
+    {
+        self.add_step(OnBoth(f))
+    }
+
+    /// Calls `f` with the value or `g` with the failure. A failure of `f` does not reach `g`.
+    #[track_caller]
+    #[inline]
+    pub fn add_callbacks<U, R, S>(
+        self,
+        f: impl FnOnce(T) -> R + 'static,
+        g: impl FnOnce(Failure) -> S + 'static,
+    ) -> Deferred<U>
+    where
+        U: 'static,
+        R: IntoDeferred<U>,
+        S: IntoDeferred<U>,
+    {
+        self.add_step(OnEither(f, g))
+    }
+
+    /// Cancels what the chain waits for now, if it still has no result.
+    ///
+    /// That is the deferred that the last called callback returned, and so on inwards, or else the
+    /// deferred at the start of the chain. Its canceller is called; if that does not give it a result,
+    /// it fails with [`CancelledError`](crate::CancelledError), and the chain goes on with that. The
+    /// chain runs before `cancel` returns. What the resolver brings later is ignored.
+    ///
+    /// Does nothing if the deferred has its result, or one of its callbacks is running now.
+    pub fn cancel(&self) {
+        if let Repr::Pending(tail, head) = &self.0 {
+            // A chain whose last node has its value is at its end, whatever its origin waits for.
+            let value = tail.value.take();
+            let is_fired = value.is_some();
+            tail.value.set(value);
+            if !is_fired {
+                step::cancel(Rc::clone(head));
+            }
+        }
+    }
+
+    /// Lets the work go on by itself, as dropping does. A later failure is logged.
+    pub fn detach(self) {}
+
+    /// Whether the deferred has its result.
+    pub fn is_fired(&self) -> bool {
+        match &self.0 {
+            Repr::Ready(_) => true,
+            Repr::Pending(tail, _) => {
+                let value = tail.value.take();
+                let is_fired = value.is_some();
+                tail.value.set(value);
+                is_fired
+            }
+            Repr::Taken => false,
+        }
+    }
+
+    /// Returns the result.
+    ///
+    /// # Errors
+    ///
+    /// The deferred itself if it has none yet.
+    pub fn into_result(mut self) -> Result<Result<T, Failure>, Self> {
+        match self.take_outcome() {
+            Some(outcome) => Ok(outcome),
+            None => Err(self),
+        }
+    }
+
+    #[track_caller]
+    #[inline]
+    fn add_step<U: 'static>(mut self, callback: impl Callback<T, U>) -> Deferred<U> {
+        match self.take_repr() {
+            Repr::Ready(outcome) => step::call_guarded(callback, outcome),
+            Repr::Pending(tail, head) => match tail.value.take() {
+                Some(outcome) => step::call_guarded(callback, outcome),
+                None => {
+                    let step = Node::step(callback, Location::caller());
+                    tail.next.set(Next::Step(step.clone()));
+                    Deferred(Repr::Pending(step, head))
+                }
+            },
+            Repr::Taken => unreachable!("only `self` by value takes the representation"),
+        }
+    }
+
+    #[inline]
+    fn take_repr(&mut self) -> Repr<T> {
+        mem::replace(&mut self.0, Repr::Taken)
+    }
+
+    fn take_outcome(&mut self) -> Option<Outcome<T>> {
+        match self.take_repr() {
+            Repr::Ready(outcome) => Some(outcome),
+            Repr::Pending(tail, head) => {
+                let outcome = tail.value.take();
+                if outcome.is_none() {
+                    self.0 = Repr::Pending(tail, head);
+                }
+                outcome
+            }
+            Repr::Taken => None,
+        }
+    }
+}
+
+impl<T: 'static> Future for Deferred<T> {
+    type Output = Result<T, Failure>;
+
+    /// # Panics
+    ///
+    /// If polled again after it gave its result.
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(outcome) = self.take_outcome() {
+            return Poll::Ready(outcome);
+        }
+        match &self.0 {
+            Repr::Pending(tail, _) => tail.next.set(Next::Task(cx.waker().clone())),
+            _ => panic!("deferred polled after it gave its result"),
+        }
+        Poll::Pending
+    }
+}
+
+impl<T: 'static> Unpin for Deferred<T> {}
+
+impl<T: 'static> From<Result<T, Failure>> for Deferred<T> {
+    fn from(outcome: Result<T, Failure>) -> Self {
+        Self::ready(outcome)
+    }
+}
+
+impl<T: 'static> Drop for Deferred<T> {
+    #[inline]
+    fn drop(&mut self) {
+        match self.take_repr() {
+            Repr::Ready(Err(failure)) => unhandled::report(&failure, None),
+            Repr::Ready(Ok(_)) | Repr::Taken => {}
+            Repr::Pending(tail, head) => drop_pending(tail, head),
+        }
+    }
+}
+
+/// Detaches from a chain. If the chain's resolver went away without having run it, this handle is the
+/// last owner of a step whose closure may own the next such handle, and so on.
+fn drop_pending<T: 'static>(tail: Rc<Node<T, dyn Job>>, head: Rc<dyn Head>) {
+    if Rc::strong_count(&tail) == 1 || Rc::strong_count(&head) == 1 {
+        ready::drop_in_turn(Box::new((tail, head)));
+    }
+}
+
+impl<T: 'static> fmt::Debug for Deferred<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_fired() { "Deferred(fired)" } else { "Deferred(pending)" })
+    }
+}
+
+/// The other end of a [`Deferred`]: gives it its result, once.
+///
+/// Firing runs the callbacks before it returns; see [`Deferred`] for their context. A resolver that is
+/// dropped unfired fails its deferred with [`ResolverDropped`], after the current callback has
+/// returned.
+pub struct Resolver<T: 'static> {
+    origin: Option<Rc<Node<T, Origin>>>,
+}
+
+impl<T: 'static> Resolver<T> {
+    /// Gives the deferred its value and runs its callbacks.
+    pub fn callback(self, value: T) {
+        self.fire(Ok(value));
+    }
+
+    /// Fails the deferred and runs its errbacks.
+    #[track_caller]
+    pub fn errback(self, failure: impl Into<Failure>) {
+        self.fire(Err(failure.into()));
+    }
+
+    /// Gives the deferred its result, whichever it is. Ignored if the deferred was cancelled meanwhile.
+    #[inline]
+    pub fn fire(mut self, result: Result<T, Failure>) {
+        if let Some(origin) = self.origin.take() {
+            origin.fire(result);
+        }
+    }
+
+    /// Sets what [`Deferred::cancel`] calls, in the current context, in place of what was set before.
+    pub fn set_canceller(&self, canceller: impl FnOnce() + 'static) {
+        if let Some(origin) = &self.origin {
+            let context = LogContext::current();
+            origin.set_canceller(Some(Box::new(move || context.run(canceller))));
+        }
+    }
+
+    /// Whether the deferred was cancelled: it has had its result, and whatever this end brings is
+    /// ignored.
+    pub fn is_cancelled(&self) -> bool {
+        self.origin.as_ref().is_some_and(|origin| origin.is_fired())
+    }
+}
+
+impl<T: 'static> Drop for Resolver<T> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(origin) = self.origin.take() {
+            drop_unfired(origin);
+        }
+    }
+}
+
+#[cold]
+fn drop_unfired<T: 'static>(origin: Rc<Node<T, Origin>>) {
+    // The only owner, with nothing chained to it: nobody would notice.
+    if origin.is_fired() || (Rc::strong_count(&origin) == 1 && origin.has_no_next()) {
+        return;
+    }
+    let failure = Failure::new(ResolverDropped { created: origin.created() });
+    ready::enqueue(move || origin.fire(Err(failure)));
+}
+
+impl<T: 'static> fmt::Debug for Resolver<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Resolver")
+    }
+}

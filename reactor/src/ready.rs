@@ -1,0 +1,217 @@
+//! The ready queue: what is to happen after the current callback has returned.
+//!
+//! Owns the queue, and which queue is the running reactor's on this thread. Does not decide when the
+//! queue is served: the reactor's turn does, within its budget. On a thread without a queue, jobs run
+//! at the end of the outermost deferred chain that is running, or at once if none is.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::mem::ManuallyDrop;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+
+use crate::context::{self, LogContext};
+use crate::deferred::UnhandledFailure;
+use crate::failure::Failure;
+
+/// A piece of work together with the context it was queued in.
+pub(crate) struct Job {
+    context: LogContext,
+    run: Box<dyn FnOnce()>,
+}
+
+impl Job {
+    /// Captures the current context along with `f`.
+    pub(crate) fn new(f: impl FnOnce() + 'static) -> Self {
+        Self { context: LogContext::current(), run: Box::new(f) }
+    }
+
+    /// Runs the job in its context. A panic is logged and goes no further.
+    pub(crate) fn run(self) {
+        let Self { context, run } = self;
+        let _restore = context::Restore(context::swap(context));
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(run)) {
+            log::error!("queued job failed: {}", Failure::from_panic(payload));
+        }
+    }
+}
+
+/// Jobs in the order they were queued.
+#[derive(Default)]
+pub(crate) struct ReadyQueue {
+    jobs: RefCell<VecDeque<Job>>,
+}
+
+impl ReadyQueue {
+    pub(crate) fn new() -> Rc<Self> {
+        Rc::default()
+    }
+
+    pub(crate) fn push(&self, job: Job) {
+        self.jobs.borrow_mut().push_back(job);
+    }
+
+    /// Runs at most `budget` jobs, those that they queue included, and returns how many ran.
+    pub(crate) fn run(&self, budget: usize) -> usize {
+        for done in 0..budget {
+            let Some(job) = self.pop() else { return done };
+            job.run();
+        }
+        budget
+    }
+
+    /// Drops all jobs, those that dropping them queues included.
+    pub(crate) fn clear(&self) {
+        while let Some(job) = self.pop() {
+            drop(job);
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.jobs.borrow().len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.jobs.borrow().is_empty()
+    }
+
+    fn pop(&self) -> Option<Job> {
+        self.jobs.borrow_mut().pop_front()
+    }
+}
+
+/// Makes `queue` this thread's until the guard is dropped.
+pub(crate) fn install(queue: Rc<ReadyQueue>) -> Installed {
+    Installed { before: THREAD.with(|thread| thread.queue.replace(Some(queue))) }
+}
+
+/// Puts back the queue that was in force before [`install`].
+#[must_use = "the queue is uninstalled when the guard is dropped"]
+pub(crate) struct Installed {
+    before: Option<Rc<ReadyQueue>>,
+}
+
+impl Drop for Installed {
+    fn drop(&mut self) {
+        let before = self.before.take();
+        drop(THREAD.with(|thread| thread.queue.replace(before)));
+    }
+}
+
+/// Returns this thread's queue.
+pub(crate) fn current() -> Option<Rc<ReadyQueue>> {
+    THREAD.with(|thread| thread.queue.borrow().clone())
+}
+
+/// Queues `f`, with the current context, to run after the current callback has returned.
+pub(crate) fn enqueue(f: impl FnOnce() + 'static) {
+    let job = Job::new(f);
+    match current() {
+        Some(queue) => queue.push(job),
+        None => {
+            THREAD.with(|thread| thread.stray.borrow_mut().push_back(job));
+            run_stray_jobs();
+        }
+    }
+}
+
+/// Says that a chain of callbacks is running until the guard is dropped.
+pub(crate) fn enter_chain() -> InChain {
+    THREAD.with(|thread| thread.chains.set(thread.chains.get() + 1));
+    InChain
+}
+
+/// See [`enter_chain`].
+pub(crate) struct InChain;
+
+impl Drop for InChain {
+    #[inline]
+    fn drop(&mut self) {
+        let is_idle = THREAD.with(|thread| {
+            thread.chains.set(thread.chains.get() - 1);
+            thread.chains.get() == 0 && thread.stray.borrow().is_empty()
+        });
+        if !is_idle {
+            run_stray_jobs();
+        }
+    }
+}
+
+#[cold]
+fn run_stray_jobs() {
+    THREAD.with(|thread| {
+        if thread.chains.get() > 0 {
+            return;
+        }
+        // Counts as a chain, so that what these jobs queue waits its turn instead of nesting.
+        thread.chains.set(1);
+        loop {
+            let job = thread.stray.borrow_mut().pop_front();
+            let Some(job) = job else { break };
+            job.run();
+        }
+        thread.chains.set(0);
+    });
+}
+
+/// Drops `thing`, or has it dropped by the drop that is under way, so that a long list of things that
+/// own each other is taken down in a loop instead of by recursion.
+pub(crate) fn drop_in_turn(thing: Box<dyn Any>) {
+    THREAD.with(|thread| {
+        thread.doomed.borrow_mut().push(thing);
+        if thread.is_dropping.replace(true) {
+            return;
+        }
+        loop {
+            let thing = thread.doomed.borrow_mut().pop();
+            let Some(thing) = thing else { break };
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(thing))) {
+                log::error!("dropping a callback failed: {}", Failure::from_panic(payload));
+            }
+        }
+        thread.is_dropping.set(false);
+    });
+}
+
+/// Makes `watcher` hear of this thread's unhandled failures, instead of the log, and returns the one
+/// before.
+pub(crate) fn set_unhandled_watcher(watcher: Option<UnhandledWatcher>) -> Option<UnhandledWatcher> {
+    THREAD.with(|thread| thread.unhandled_watcher.replace(watcher))
+}
+
+/// Passes the watcher to `f`, and says whether there is one.
+pub(crate) fn with_unhandled_watcher(f: impl FnOnce(UnhandledWatcher)) -> bool {
+    let watcher = THREAD.with(|thread| thread.unhandled_watcher.borrow().clone());
+    let is_watched = watcher.is_some();
+    if let Some(watcher) = watcher {
+        f(watcher);
+    }
+    is_watched
+}
+
+/// Hears of each failure that nobody handled.
+pub(crate) type UnhandledWatcher = Rc<dyn Fn(UnhandledFailure)>;
+
+struct Thread {
+    unhandled_watcher: RefCell<Option<UnhandledWatcher>>,
+    queue: RefCell<Option<Rc<ReadyQueue>>>,
+    stray: RefCell<VecDeque<Job>>,
+    chains: Cell<u32>,
+    doomed: RefCell<Vec<Box<dyn Any>>>,
+    is_dropping: Cell<bool>,
+}
+
+thread_local! {
+    // Never dropped, so that it can still be used while a thread's other locals are.
+    static THREAD: ManuallyDrop<Thread> = const {
+        ManuallyDrop::new(Thread {
+            unhandled_watcher: RefCell::new(None),
+            queue: RefCell::new(None),
+            stray: RefCell::new(VecDeque::new()),
+            chains: Cell::new(0),
+            doomed: RefCell::new(Vec::new()),
+            is_dropping: Cell::new(false),
+        })
+    };
+}
