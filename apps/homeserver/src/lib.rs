@@ -1,4 +1,5 @@
 //! A Matrix homeserver on the Ropewalk reactor.
 
+pub mod config;
 pub mod storage;
 pub mod streams;
