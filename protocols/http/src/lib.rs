@@ -1,1 +1,18 @@
 //! HTTP/1.1 for Ropewalk.
+
+mod chunked;
+mod error;
+mod framing;
+mod head;
+mod intake;
+mod limits;
+mod request;
+
+pub use error::MessageError;
+pub use framing::BodyLength;
+pub use head::{RequestHead, ResponseHead};
+pub use limits::{
+    CHUNK_LINE_BYTES_MAX, HEAD_BYTES_CEILING, HEADER_COUNT_CEILING, Limits, METHOD_BYTES_MAX,
+    TRAILER_BYTES_MAX,
+};
+pub use request::{RequestEvent, ServerCodec};

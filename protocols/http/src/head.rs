@@ -1,0 +1,261 @@
+//! Heads of messages as they were received: one `Bytes` and offsets into it, nothing allocated a field.
+
+use std::fmt;
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use smallvec::SmallVec;
+
+use crate::framing::BodyLength;
+
+/// Where in the head one piece of text stands. Heads are at most 65,535 bytes long.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Span {
+    start: u16,
+    bytes: u16,
+}
+
+impl Span {
+    /// The place of `part` within `whole`, of which it must be a piece; else an empty span.
+    pub(crate) fn of(part: &[u8], whole: &[u8]) -> Self {
+        let start = (part.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize);
+        if part.is_empty() || start >= whole.len() {
+            return Span::default();
+        }
+        match (u16::try_from(start), u16::try_from(part.len())) {
+            (Ok(start), Ok(bytes)) => Span { start, bytes },
+            _ => Span::default(),
+        }
+    }
+
+    pub(crate) fn start(self) -> usize {
+        usize::from(self.start)
+    }
+
+    fn within(self, whole: &[u8]) -> &[u8] {
+        let start = usize::from(self.start);
+        whole.get(start..start + usize::from(self.bytes)).unwrap_or_default()
+    }
+
+    fn text(self, whole: &[u8]) -> &str {
+        std::str::from_utf8(self.within(whole)).unwrap_or_default()
+    }
+
+    /// The part of this span behind its first `skip` bytes.
+    fn behind(self, skip: usize) -> Self {
+        let skip = u16::try_from(skip).unwrap_or(u16::MAX).min(self.bytes);
+        Span { start: self.start + skip, bytes: self.bytes - skip }
+    }
+
+    fn first(self, bytes: usize) -> Self {
+        let bytes = u16::try_from(bytes).unwrap_or(u16::MAX).min(self.bytes);
+        Span { start: self.start, bytes }
+    }
+}
+
+/// Names and values of one head. Sixteen fields need no allocation beside the text itself.
+#[derive(Clone, Default)]
+pub(crate) struct Fields {
+    pub(crate) text: Bytes,
+    pub(crate) spans: SmallVec<[(Span, Span); 16]>,
+}
+
+impl Fields {
+    fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.spans.iter().map(|(name, value)| (name.text(&self.text), value.within(&self.text)))
+    }
+
+    fn first(&self, name: &str) -> Option<&[u8]> {
+        let (_, value) = self.spans.iter().find(|(span, _)| {
+            usize::from(span.bytes) == name.len()
+                && span.within(&self.text).eq_ignore_ascii_case(name.as_bytes())
+        })?;
+        Some(value.within(&self.text))
+    }
+
+    /// Names only: values hold tokens and cookies, which stay out of logs.
+    fn debug_names(&self) -> Vec<&str> {
+        self.iter().map(|(name, _)| name).collect()
+    }
+}
+
+/// The head of a request: method, target, version and header fields, as they came.
+///
+/// Lookup of a field is case-insensitive and allocates nothing. Cloning shares the text.
+#[derive(Clone)]
+pub struct RequestHead {
+    pub(crate) method: Method,
+    pub(crate) fields: Fields,
+    pub(crate) target: Span,
+    pub(crate) path: Span,
+    /// Of the text behind the question mark, if there is one.
+    pub(crate) query: Option<Span>,
+    pub(crate) minor_version: u8,
+    pub(crate) length: BodyLength,
+    pub(crate) keep_alive: bool,
+    pub(crate) expects_continue: bool,
+}
+
+impl RequestHead {
+    /// Returns the method. Any token is let through; what exists is for the handler to say.
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// Returns the request target as received: `/path?query`, `http://host/path?query` or `*`.
+    pub fn target(&self) -> &str {
+        self.target.text(&self.fields.text)
+    }
+
+    /// Returns the path, still percent-encoded, without the query; `*` for the asterisk form.
+    pub fn path(&self) -> &str {
+        self.path.text(&self.fields.text)
+    }
+
+    /// Returns what stands behind the first question mark, still percent-encoded.
+    pub fn query(&self) -> Option<&str> {
+        Some(self.query?.text(&self.fields.text))
+    }
+
+    /// Returns the value of the first field of that name, in whatever case; surrounding space is removed.
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        self.fields.first(name)
+    }
+
+    /// Returns the value of the first field of that name if it is UTF-8.
+    pub fn header_text(&self, name: &str) -> Option<&str> {
+        std::str::from_utf8(self.fields.first(name)?).ok()
+    }
+
+    /// Returns all fields in the order in which they came, names as they were spelt.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.fields.iter()
+    }
+
+    /// Returns the minor version: 1 for `HTTP/1.1`, 0 for `HTTP/1.0`.
+    pub fn minor_version(&self) -> u8 {
+        self.minor_version
+    }
+
+    /// Returns how long the body says it is; `Exact(0)` without one.
+    pub fn body_length(&self) -> BodyLength {
+        self.length
+    }
+
+    /// Returns whether the client wants to go on using the connection afterwards.
+    pub fn keeps_alive(&self) -> bool {
+        self.keep_alive
+    }
+
+    /// Returns whether the client waits for `100 Continue` before it sends the body.
+    pub fn expects_continue(&self) -> bool {
+        self.expects_continue
+    }
+
+    /// Finds path and query in the target; returns whether it has one of the forms a server takes.
+    pub(crate) fn split_target(&mut self) -> bool {
+        let Some((path, query)) = split_target(self.target, &self.fields.text) else {
+            return false;
+        };
+        self.path = path;
+        self.query = query;
+        true
+    }
+}
+
+impl fmt::Debug for RequestHead {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("RequestHead")
+            .field("method", &self.method)
+            .field("path", &self.path())
+            .field("header_names", &self.fields.debug_names())
+            .field("length", &self.length)
+            .finish_non_exhaustive()
+    }
+}
+
+fn split_target(target: Span, text: &[u8]) -> Option<(Span, Option<Span>)> {
+    let bytes = target.within(text);
+    let origin = match bytes {
+        [b'/', ..] => target,
+        b"*" => return Some((target, None)),
+        _ => {
+            let scheme = bytes.iter().position(|&byte| byte == b':')?;
+            let name = &bytes[..scheme];
+            if !name.eq_ignore_ascii_case(b"http") && !name.eq_ignore_ascii_case(b"https") {
+                return None;
+            }
+            let authority = bytes[scheme..].strip_prefix(b"://")?;
+            let host_bytes =
+                authority.iter().position(|byte| b"/?".contains(byte)).unwrap_or(authority.len());
+            if host_bytes == 0 {
+                return None;
+            }
+            target.behind(scheme + 3 + host_bytes)
+        }
+    };
+    let bytes = origin.within(text);
+    match memchr::memchr(b'?', bytes) {
+        Some(mark) => Some((origin.first(mark), Some(origin.behind(mark + 1)))),
+        None => Some((origin, None)),
+    }
+}
+
+/// The head of a response: status, version and header fields, as they came.
+#[derive(Clone)]
+pub struct ResponseHead {
+    pub(crate) status: StatusCode,
+    pub(crate) fields: Fields,
+    pub(crate) minor_version: u8,
+    pub(crate) length: BodyLength,
+    pub(crate) keep_alive: bool,
+}
+
+impl ResponseHead {
+    /// Returns the status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Returns the value of the first field of that name, in whatever case; surrounding space is removed.
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        self.fields.first(name)
+    }
+
+    /// Returns the value of the first field of that name if it is UTF-8.
+    pub fn header_text(&self, name: &str) -> Option<&str> {
+        std::str::from_utf8(self.fields.first(name)?).ok()
+    }
+
+    /// Returns all fields in the order in which they came, names as they were spelt.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.fields.iter()
+    }
+
+    /// Returns the minor version: 1 for `HTTP/1.1`, 0 for `HTTP/1.0`.
+    pub fn minor_version(&self) -> u8 {
+        self.minor_version
+    }
+
+    /// Returns how long the body that follows says it is; `Exact(0)` where none may follow.
+    pub fn body_length(&self) -> BodyLength {
+        self.length
+    }
+
+    /// Returns whether the server keeps the connection open afterwards.
+    pub fn keeps_alive(&self) -> bool {
+        self.keep_alive
+    }
+}
+
+impl fmt::Debug for ResponseHead {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("ResponseHead")
+            .field("status", &self.status)
+            .field("header_names", &self.fields.debug_names())
+            .field("length", &self.length)
+            .finish_non_exhaustive()
+    }
+}

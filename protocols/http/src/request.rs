@@ -1,0 +1,275 @@
+//! The server's side of the wire, without I/O: bytes in, heads and pieces of bodies out.
+
+use std::mem::MaybeUninit;
+
+use bytes::Bytes;
+use http::Method;
+use smallvec::SmallVec;
+
+use crate::error::MessageError;
+use crate::framing::{BodyDecoder, BodyEvent, BodyLength, FramingFields};
+use crate::head::{Fields, RequestHead, Span};
+use crate::intake::{HeadIntake, ParseHead};
+use crate::limits::{HEADER_COUNT_CEILING, Limits, METHOD_BYTES_MAX};
+
+/// Cuts what a client sends into requests. Owns no socket and reads no clock.
+///
+/// Call [`next_event`](Self::next_event) with what was received until it returns `None`, which means
+/// that all of it has been used; the codec keeps an incomplete head, nothing else. It is fine to stop
+/// earlier and to come back with the rest later: that is how a server that has enough to do makes a
+/// pipelining client wait. For each request comes one `Head`, then any number of `Body`, then one `End`.
+///
+/// After an error nothing on the connection can be believed: answer and close. The codec goes on
+/// returning the same error.
+///
+/// ```
+/// use ropewalk_http::{Limits, RequestEvent, ServerCodec};
+///
+/// let mut codec = ServerCodec::new(&Limits::default());
+/// let mut bodies = Vec::new();
+/// for piece in ["PUT /a HTTP/1.1\r\nHost: hs.exa", "mple\r\nContent-Length: 5\r\n\r\nhel", "lo"] {
+///     let mut input = piece.as_bytes();
+///     while let Some(event) = codec.next_event(&mut input)? {
+///         match event {
+///             RequestEvent::Head(head) => assert_eq!(head.path(), "/a"),
+///             RequestEvent::Body(data) => bodies.extend_from_slice(data),
+///             RequestEvent::End => assert_eq!(bodies, b"hello"),
+///         }
+///     }
+/// }
+/// assert!(codec.is_between_requests());
+/// # Ok::<(), ropewalk_http::MessageError>(())
+/// ```
+#[derive(Debug)]
+pub struct ServerCodec {
+    state: State,
+    intake: HeadIntake,
+    head_limits: HeadLimits,
+    body_bytes_max: u64,
+}
+
+#[derive(Debug)]
+enum State {
+    Head,
+    Body(BodyDecoder),
+    Failed(MessageError),
+}
+
+/// What [`ServerCodec::next_event`] found.
+#[derive(Debug)]
+pub enum RequestEvent<'a> {
+    /// A request begins.
+    Head(RequestHead),
+    /// A piece of its body, with the chunked coding taken off. Never empty.
+    Body(&'a [u8]),
+    /// The request is complete; the next one may follow.
+    End,
+}
+
+impl ServerCodec {
+    /// Makes the codec of one connection.
+    pub fn new(limits: &Limits) -> Self {
+        ServerCodec {
+            state: State::Head,
+            intake: HeadIntake::default(),
+            head_limits: HeadLimits {
+                head_bytes_max: limits.head_bytes(),
+                header_count_max: limits.header_count(),
+                target_bytes_max: limits.target_bytes_max,
+            },
+            body_bytes_max: limits.body_bytes_max,
+        }
+    }
+
+    /// Takes bytes from the front of `input` up to the next event; `None` asks for more bytes, and then
+    /// `input` is empty.
+    ///
+    /// # Errors
+    ///
+    /// Whatever [`MessageError`] says; [`status`](MessageError::status) is what to answer.
+    pub fn next_event<'a>(
+        &mut self,
+        input: &mut &'a [u8],
+    ) -> Result<Option<RequestEvent<'a>>, MessageError> {
+        let result = match &mut self.state {
+            State::Head => self.next_head(input),
+            State::Body(decoder) => match decoder.next(input) {
+                Ok(BodyEvent::Data(data)) => Ok(Some(RequestEvent::Body(data))),
+                Ok(BodyEvent::More) => Ok(None),
+                Ok(BodyEvent::End) => {
+                    self.state = State::Head;
+                    Ok(Some(RequestEvent::End))
+                }
+                Err(error) => Err(error),
+            },
+            State::Failed(error) => Err(*error),
+        };
+        if let Err(error) = result {
+            self.state = State::Failed(error);
+        }
+        result
+    }
+
+    fn next_head<'a>(
+        &mut self,
+        input: &mut &[u8],
+    ) -> Result<Option<RequestEvent<'a>>, MessageError> {
+        let Some((text, mut head)) = self.intake.next(input, &self.head_limits)? else {
+            return Ok(None);
+        };
+        head.fields.text = text;
+        if !head.split_target() {
+            return Err(MessageError::TargetInvalid);
+        }
+        self.state = State::Body(BodyDecoder::new(head.length, self.body_bytes_max)?);
+        Ok(Some(RequestEvent::Head(head)))
+    }
+
+    /// Returns whether the last request is complete and nothing of a next one has arrived.
+    pub fn is_between_requests(&self) -> bool {
+        matches!(self.state, State::Head) && self.intake.is_empty()
+    }
+}
+
+/// Parses whole request heads.
+#[derive(Debug)]
+struct HeadLimits {
+    head_bytes_max: usize,
+    header_count_max: usize,
+    target_bytes_max: usize,
+}
+
+impl ParseHead for HeadLimits {
+    type Head = RequestHead;
+
+    fn head_bytes_max(&self) -> usize {
+        self.head_bytes_max
+    }
+
+    fn check_start_line(&self, text: &[u8]) -> Result<(), MessageError> {
+        // Method, space, target, space, "HTTP/1.1", CR.
+        let line_bytes_max = self.target_bytes_max + METHOD_BYTES_MAX + 11;
+        let Some(start) = text.get(..=line_bytes_max) else { return Ok(()) };
+        if memchr::memchr(b'\n', start).is_some() {
+            return Ok(());
+        }
+        if memchr::memchr(b' ', &start[..=METHOD_BYTES_MAX.min(line_bytes_max)]).is_none() {
+            return Err(MessageError::RequestLineMalformed);
+        }
+        Err(MessageError::TargetTooLong { limit: self.target_bytes_max })
+    }
+
+    fn parse(&self, text: &[u8]) -> Result<Option<(usize, RequestHead)>, MessageError> {
+        let mut headers = [const { MaybeUninit::uninit() }; HEADER_COUNT_CEILING];
+        let mut request = httparse::Request::new(&mut []);
+        let room = &mut headers[..self.header_count_max];
+        let head_bytes = match request.parse_with_uninit_headers(text, room) {
+            Ok(httparse::Status::Complete(head_bytes)) => head_bytes,
+            Ok(httparse::Status::Partial) => return Ok(None),
+            Err(error) => return Err(self.explain(error, text)),
+        };
+        let (Some(method), Some(target), Some(minor_version)) =
+            (request.method, request.path, request.version)
+        else {
+            return Err(MessageError::RequestLineMalformed);
+        };
+        if method.len() > METHOD_BYTES_MAX {
+            return Err(MessageError::RequestLineMalformed);
+        }
+        if target.len() > self.target_bytes_max {
+            return Err(MessageError::TargetTooLong { limit: self.target_bytes_max });
+        }
+        if !target.bytes().all(|byte| TARGET_BYTE[usize::from(byte)]) {
+            return Err(MessageError::TargetInvalid);
+        }
+        let mut framing = FramingFields::default();
+        let spans = note_fields(&text[..head_bytes], request.headers, &mut framing)?;
+        let method = match method {
+            "GET" => Method::GET,
+            "CONNECT" => return Err(MessageError::MethodNotImplemented),
+            other => Method::from_bytes(other.as_bytes())
+                .map_err(|_| MessageError::RequestLineMalformed)?,
+        };
+        let length = framing.length(minor_version)?.unwrap_or(BodyLength::Exact(0));
+        if minor_version >= 1 && !framing.host {
+            return Err(MessageError::HostMissing);
+        }
+        if framing.expectation_unknown && minor_version >= 1 {
+            return Err(MessageError::ExpectationUnknown);
+        }
+        let head = RequestHead {
+            method,
+            target: Span::of(target.as_bytes(), text),
+            path: Span::default(),
+            query: None,
+            minor_version,
+            length,
+            keep_alive: framing.keeps_alive(minor_version),
+            expects_continue: framing.expect_continue && minor_version >= 1,
+            fields: Fields { text: Bytes::new(), spans },
+        };
+        Ok(Some((head_bytes, head)))
+    }
+}
+
+impl HeadLimits {
+    fn explain(&self, error: httparse::Error, text: &[u8]) -> MessageError {
+        match error {
+            httparse::Error::TooManyHeaders => {
+                MessageError::TooManyHeaders { limit: self.header_count_max }
+            }
+            httparse::Error::HeaderName | httparse::Error::HeaderValue => {
+                MessageError::HeaderMalformed
+            }
+            httparse::Error::Version if names_other_version(text) => {
+                MessageError::VersionNotSupported
+            }
+            _ => MessageError::RequestLineMalformed,
+        }
+    }
+}
+
+/// Checks the ends of the lines, which httparse does not, and makes note of where each field stands.
+pub(crate) fn note_fields(
+    head: &[u8],
+    headers: &[httparse::Header<'_>],
+    framing: &mut FramingFields,
+) -> Result<SmallVec<[(Span, Span); 16]>, MessageError> {
+    if !head.ends_with(b"\r\n\r\n") {
+        return Err(MessageError::BareLineFeed);
+    }
+    let mut spans = SmallVec::new();
+    for header in headers {
+        let name = Span::of(header.name.as_bytes(), head);
+        // The line before this one. Between them stands nothing else: httparse skips no lines here.
+        if !head[..name.start()].ends_with(b"\r\n") {
+            return Err(MessageError::BareLineFeed);
+        }
+        framing.note(header.name.as_bytes(), header.value)?;
+        spans.push((name, Span::of(header.value, head)));
+    }
+    Ok(spans)
+}
+
+/// Whether this is a request line of three words that ends like `HTTP/2.0`.
+fn names_other_version(text: &[u8]) -> bool {
+    let line = text.split(|&byte| byte == b'\r').next().unwrap_or_default();
+    let mut words = line.splitn(3, |&byte| byte == b' ');
+    let Some(version) = words.nth(2).and_then(|word| word.strip_prefix(b"HTTP/")) else {
+        return false;
+    };
+    matches!(version, [b'0'..=b'9'] | [b'0'..=b'9', b'.', b'0'..=b'9'])
+}
+
+/// What a target may consist of: RFC 3986, and the few characters beyond it that browsers and scripts
+/// send as they are (`"{}|[]`). Controls, space, and bytes beyond ASCII are refused, and so are `#<>\^` and
+/// the backquote.
+static TARGET_BYTE: [bool; 256] = {
+    let mut set = [false; 256];
+    let mut byte = b'!';
+    while byte < 0x7f {
+        set[byte as usize] = !matches!(byte, b'#' | b'<' | b'>' | b'\\' | b'^' | b'`');
+        byte += 1;
+    }
+    set
+};

@@ -1,0 +1,18 @@
+//! All integration tests of the crate in one binary.
+
+mod request;
+
+/// A file that is not listed above would silently not run.
+#[test]
+fn every_file_of_the_suite_is_listed() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/suite");
+    let listed = include_str!("main.rs");
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let module = name.trim_end_matches(".rs");
+        assert!(
+            module == "main" || listed.contains(&format!("mod {module};")),
+            "tests/suite/{name} is not listed in main.rs: add `mod {module};`"
+        );
+    }
+}
