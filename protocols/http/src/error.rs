@@ -93,6 +93,9 @@ pub enum MessageError {
     /// The connection ended in the middle of a message.
     #[error("connection ended in the middle of a message")]
     Truncated,
+    /// Clients only: bytes that answer no request, or a change of protocol that nobody asked for.
+    #[error("server sent something that answers no request")]
+    Unexpected,
     /// The version is not 1.0 or 1.1.
     #[error("HTTP version is not supported; use HTTP/1.1")]
     VersionNotSupported,

@@ -88,8 +88,8 @@ impl HeadIntake {
     }
 }
 
-/// Parses the head at the front of `text`. Errors are the same whatever pieces the text came in: of
-/// several, a bare line feed is the one that is told.
+/// Parses the head at the front of `text`. A refusal has the same status whatever pieces the text came
+/// in: where there are several reasons, a bare line feed is the one that is told.
 fn parse<P: ParseHead>(text: &[u8], parser: &P) -> Result<Option<(usize, P::Head)>, MessageError> {
     match text.first() {
         None => return Ok(None),
@@ -101,12 +101,12 @@ fn parse<P: ParseHead>(text: &[u8], parser: &P) -> Result<Option<(usize, P::Head
     let head = text.get(..limit).unwrap_or(text);
     parser.check_start_line(head)?;
     match parser.parse(head) {
-        Ok(Some(parsed)) => return Ok(Some(parsed)),
-        Ok(None) if has_bare_line_feed(head) => return Err(MessageError::BareLineFeed),
-        Ok(None) if head.len() >= limit => return Err(MessageError::HeadTooLong { limit }),
-        Ok(None) => return Ok(None),
-        Err(_) if has_bare_line_feed(head) => return Err(MessageError::BareLineFeed),
-        Err(error) => return Err(error),
+        Ok(Some(parsed)) => Ok(Some(parsed)),
+        Ok(None) if has_bare_line_feed(head) => Err(MessageError::BareLineFeed),
+        Ok(None) if head.len() >= limit => Err(MessageError::HeadTooLong { limit }),
+        Ok(None) => Ok(None),
+        Err(_) if has_bare_line_feed(head) => Err(MessageError::BareLineFeed),
+        Err(error) => Err(error),
     }
 }
 

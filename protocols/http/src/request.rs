@@ -57,6 +57,7 @@ enum State {
 
 /// What [`ServerCodec::next_event`] found.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a box for each head would cost more than moving it")]
 pub enum RequestEvent<'a> {
     /// A request begins.
     Head(RequestHead),

@@ -1,6 +1,17 @@
 //! All integration tests of the crate in one binary.
 
 mod request;
+mod response;
+
+/// Property tests draw the same cases in every run; a case that failed becomes a test of its own.
+fn deterministic(cases: u32) -> proptest::test_runner::Config {
+    proptest::test_runner::Config {
+        cases,
+        failure_persistence: None,
+        rng_seed: proptest::test_runner::RngSeed::Fixed(17),
+        ..Default::default()
+    }
+}
 
 /// A file that is not listed above would silently not run.
 #[test]

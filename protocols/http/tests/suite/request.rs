@@ -60,7 +60,9 @@ fn read(text: impl AsRef<[u8]>) -> Seen {
 }
 
 /// The status of the refusal, or the bodies of all complete requests.
-fn outcome(seen: &Seen) -> Result<Vec<String>, u16> {
+type Outcome = Result<Vec<String>, u16>;
+
+fn outcome(seen: &Seen) -> Outcome {
     match seen.error {
         Some(error) => Err(error.status().as_u16()),
         None => Ok(seen
@@ -75,7 +77,7 @@ fn outcome(seen: &Seen) -> Result<Vec<String>, u16> {
 #[test]
 fn requests_are_accepted_or_refused_with_the_right_status() {
     let ok = |bodies: &[&str]| Ok(bodies.iter().map(|&body| body.to_owned()).collect());
-    let table: Vec<(&str, &str, Result<Vec<String>, u16>)> = vec![
+    let table: Vec<(&str, &str, Outcome)> = vec![
         ("the smallest", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", ok(&[""])),
         ("empty lines in front", "\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", ok(&[""])),
         ("an empty host", "GET / HTTP/1.1\r\nHost:\r\n\r\n", ok(&[""])),
@@ -404,7 +406,7 @@ fn request() -> impl Strategy<Value = (Vec<u8>, SeenRequest)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(crate::deterministic(64))]
 
     #[test]
     fn requests_survive_every_split_of_the_stream(
