@@ -6,6 +6,8 @@
 
 pub mod databases;
 pub mod engine;
+pub mod keys;
 pub(crate) mod schema;
 
 pub use engine::StorageError;
+pub use keys::{EventKey, RoomKey, StateGroup};

@@ -1,3 +1,5 @@
+//! The engine without threads or loop: migrations, group commit, crashes.
+
 use std::path::PathBuf;
 
 use tempfile::TempDir;

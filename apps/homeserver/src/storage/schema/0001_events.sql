@@ -47,6 +47,9 @@ CREATE TABLE events (
     state_after      INTEGER,
     -- For a state event, the event that it replaced in the state before it.
     replaces         INTEGER,
+    -- Of state events: one more than the greatest of their auth events. Falls strictly along auth
+    -- edges, which `depth` from the network need not do.
+    auth_height      INTEGER,
     -- The client's transaction that sent it; forgotten after a day.
     device_id        TEXT,
     txn_id           TEXT,
