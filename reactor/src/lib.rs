@@ -6,6 +6,7 @@ mod context;
 mod deferred;
 mod failure;
 mod flow;
+pub mod logging;
 mod protocol;
 mod reactor;
 #[allow(dead_code, reason = "the loop serves the queue")]
@@ -15,7 +16,11 @@ mod transport;
 
 pub use clock::Instant;
 pub use context::{LogContext, Scope, Usage};
-pub use deferred::{Deferred, IntoDeferred, Resolver, UnhandledFailure};
+pub use deferred::{
+    CancelHandle, Deferred, DeferredList, DeferredLock, DeferredSemaphore, Guard, IntoDeferred,
+    Linearizer, ObservableDeferred, RaceFailed, Resolver, UnhandledFailure, gather_results,
+    maybe_deferred, race,
+};
 pub use failure::{CancelledError, Failure, Panicked, ResolverDropped, TimeoutError};
 pub use flow::{Consumer, Producer, Streaming};
 pub use protocol::{Address, ConnectionLost, Factory, Protocol};

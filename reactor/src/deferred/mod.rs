@@ -3,7 +3,10 @@
 //! Owns the two ends, [`Deferred`] and [`Resolver`]. The nodes behind them and the loop that runs a
 //! chain are in `step`; what is made of several deferreds is in `combine` and `sync`.
 
+mod combine;
+mod observable;
 mod step;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod unhandled;
@@ -14,11 +17,14 @@ use std::future::Future;
 use std::mem;
 use std::panic::Location;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
 
+pub use self::combine::{DeferredList, RaceFailed, gather_results, maybe_deferred, race};
+pub use self::observable::ObservableDeferred;
 pub(crate) use self::step::Outcome;
 use self::step::{Callback, Head, Job, Next, Node, OnBoth, OnEither, OnFailure, OnValue, Origin};
+pub use self::sync::{DeferredLock, DeferredSemaphore, Guard, Linearizer};
 pub use self::unhandled::UnhandledFailure;
 use crate::context::LogContext;
 use crate::failure::{Failure, ResolverDropped};
@@ -197,6 +203,15 @@ impl<T: 'static> Deferred<T> {
         }
     }
 
+    /// Returns a handle that cancels the chain and does not keep it alive: for those who add callbacks,
+    /// which consumes the deferred, and may yet want to cancel.
+    pub fn cancel_handle(&self) -> CancelHandle {
+        match &self.0 {
+            Repr::Pending(_, head) => CancelHandle(Some(Rc::downgrade(head))),
+            _ => CancelHandle(None),
+        }
+    }
+
     /// Lets the work go on by itself, as dropping does. A later failure is logged.
     pub fn detach(self) {}
 
@@ -311,6 +326,28 @@ fn drop_pending<T: 'static>(tail: Rc<Node<T, dyn Job>>, head: Rc<dyn Head>) {
 impl<T: 'static> fmt::Debug for Deferred<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.is_fired() { "Deferred(fired)" } else { "Deferred(pending)" })
+    }
+}
+
+/// Cancels a chain of callbacks at whatever it waits for, steps that were added later included.
+///
+/// Made by [`Deferred::cancel_handle`]. Owns nothing, so that it can be kept inside what the callbacks
+/// own.
+#[derive(Clone, Default)]
+pub struct CancelHandle(Option<Weak<dyn Head>>);
+
+impl CancelHandle {
+    /// As [`Deferred::cancel`]; does nothing once the chain has run to its end.
+    pub fn cancel(&self) {
+        if let Some(head) = self.0.as_ref().and_then(Weak::upgrade) {
+            step::cancel(head);
+        }
+    }
+}
+
+impl fmt::Debug for CancelHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CancelHandle")
     }
 }
 

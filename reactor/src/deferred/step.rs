@@ -4,6 +4,7 @@
 //! through steps, one for each callback. Each node is one allocation: it owns its closure, its captured
 //! context and the slot that its result is put into. Ownership runs forward, from the resolver to the
 //! last step; the `Deferred` handle owns the last node and the origin, the latter for cancelling only.
+//! When a callback returns another deferred, its own step becomes the last one of that other chain.
 //!
 //! Nothing here recurses over the length of a chain: [`run`] asks one node after the other to hand its
 //! result on, and dropping takes the list apart link by link.
@@ -39,9 +40,10 @@ pub(super) struct Origin {
     is_fired: Cell<bool>,
     canceller: Cell<Option<Box<dyn FnOnce()>>>,
     /// The origin of the chain that this chain waits for, once a callback returned one.
-    inner: Cell<Option<Rc<dyn Head>>>,
-    /// The origin of the chain that waits for this one.
-    outer: Cell<Option<Weak<dyn Head>>>,
+    inner: Cell<Option<Weak<dyn Head>>>,
+    /// The origin of the chain that waits for this one. Owned, as all that is still to run is owned by
+    /// what will run it.
+    outer: Cell<Option<Rc<dyn Head>>>,
 }
 
 /// A callback that waits for the node before it. Empty once it has been called.
@@ -236,7 +238,7 @@ impl<T, U: 'static, F: Callback<T, U>> Receive<T> for Node<U, Step<F>> {
                 Some(value) => self.value.set(Some(value)),
                 None => {
                     tail.next.set(Next::Outer(self));
-                    run.wait_for(head);
+                    run.wait_for(&head);
                     return None;
                 }
             },
@@ -316,9 +318,9 @@ impl<T: 'static> Head for Node<T, Origin> {
 
 impl Drop for Origin {
     fn drop(&mut self) {
-        let mut inner = self.inner.take();
-        while let Some(head) = inner {
-            inner = if Rc::strong_count(&head) == 1 { head.origin().inner.take() } else { None };
+        let mut outer = self.outer.take();
+        while let Some(head) = outer {
+            outer = if Rc::strong_count(&head) == 1 { head.origin().outer.take() } else { None };
         }
     }
 }
@@ -329,7 +331,7 @@ pub(super) fn cancel(mut head: Rc<dyn Head>) {
         let origin = head.origin();
         let inner = origin.inner.take();
         origin.inner.set(inner.clone());
-        match inner {
+        match inner.and_then(|inner| inner.upgrade()) {
             Some(inner) => head = inner,
             None => break,
         }
@@ -339,7 +341,7 @@ pub(super) fn cancel(mut head: Rc<dyn Head>) {
 
 /// A run of the loop over a chain: where it is, and what to put back at its end.
 pub(super) struct Run {
-    /// The origin of the chain whose step runs now, unless nobody can cancel it any more.
+    /// The origin of the chain whose step runs now.
     head: Option<Rc<dyn Head>>,
     /// The context that was in force before the first step changed it.
     home: Option<LogContext>,
@@ -365,19 +367,18 @@ impl Run {
     }
 
     /// Notes that the chain goes on when the one that starts at `inner` has its result.
-    fn wait_for(&mut self, inner: Rc<dyn Head>) {
-        if let Some(head) = &self.head {
-            inner.origin().outer.set(Some(Rc::downgrade(head)));
-            head.origin().inner.set(Some(inner));
+    fn wait_for(&mut self, inner: &Rc<dyn Head>) {
+        if let Some(head) = self.head.take() {
+            head.origin().inner.set(Some(Rc::downgrade(inner)));
+            inner.origin().outer.set(Some(head));
         }
     }
 
     /// Goes from a finished chain to the one that waited for it.
     fn resume_outer(&mut self) {
-        let outer = self.head.take().and_then(|head| head.origin().outer.take());
-        self.head = outer.and_then(|outer| outer.upgrade());
+        self.head = self.head.take().and_then(|head| head.origin().outer.take());
         if let Some(head) = &self.head {
-            drop(head.origin().inner.take());
+            head.origin().inner.take();
         }
     }
 }

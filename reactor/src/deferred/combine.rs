@@ -1,0 +1,270 @@
+//! One deferred made of several, or of one and a time limit.
+
+use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::{CancelHandle, Deferred, IntoDeferred, Outcome, Resolver};
+use crate::failure::{CancelledError, Failure, TimeoutError};
+use crate::reactor::Reactor;
+use crate::timers::DelayedCall;
+
+/// Waits for all, and gives their values in the order of the deferreds.
+///
+/// Fails as soon as one of them fails, with that very failure. The others go on; their values are
+/// dropped, and so are their failures. Cancelling cancels all that have no result yet.
+///
+/// ```
+/// use ropewalk::{Deferred, gather_results};
+///
+/// let (slow, resolver) = Deferred::new();
+/// let both = gather_results(vec![slow, Deferred::succeed(2)]);
+/// resolver.callback(1);
+/// assert_eq!(both.into_result().unwrap().unwrap(), [1, 2]);
+/// ```
+#[track_caller]
+pub fn gather_results<T: 'static>(deferreds: Vec<Deferred<T>>) -> Deferred<Vec<T>> {
+    DeferredList::new(deferreds)
+        .fire_on_one_errback()
+        .collect()
+        .add_callback(|outcomes| outcomes.into_iter().collect::<Result<Vec<T>, Failure>>())
+}
+
+/// Gives the value that comes first, with its index, and cancels the others.
+///
+/// A failure does not win unless all fail. Cancelling cancels all.
+///
+/// # Errors
+///
+/// [`RaceFailed`] if all of them failed, at once if there are none; [`CancelledError`] if all of them
+/// were cancelled.
+#[track_caller]
+pub fn race<T: 'static>(deferreds: Vec<Deferred<T>>) -> Deferred<(usize, T)> {
+    let losers: Rc<RefCell<Vec<CancelHandle>>> = Rc::default();
+    *losers.borrow_mut() = deferreds.iter().map(Deferred::cancel_handle).collect();
+    DeferredList::new(deferreds).first().add_callback(move |(winner, value)| {
+        for (index, loser) in losers.take().into_iter().enumerate() {
+            if index != winner {
+                loser.cancel();
+            }
+        }
+        Ok((winner, value))
+    })
+}
+
+/// None of the deferreds of a [`race`] or a [`DeferredList::first`] had a value.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("all {} deferreds failed, the last one with: {}", .failures.len(),
+    .failures.last().map_or_else(|| "there were none".to_owned(), ToString::to_string))]
+pub struct RaceFailed {
+    /// What each of them failed with, in their order.
+    pub failures: Vec<Failure>,
+}
+
+/// Calls `f` and makes a deferred of whatever comes of it; a panic becomes a failure.
+#[track_caller]
+pub fn maybe_deferred<T: 'static, R: IntoDeferred<T>>(f: impl FnOnce() -> R) -> Deferred<T> {
+    match catch_unwind(AssertUnwindSafe(|| f().into_deferred())) {
+        Ok(deferred) => deferred,
+        Err(payload) => Deferred::fail(Failure::from_panic(payload)),
+    }
+}
+
+/// Several deferreds that are waited for together.
+///
+/// [`collect`](Self::collect) waits for all results, [`first`](Self::first) for the first value (which
+/// Twisted calls `fireOnOneCallback`). Failures count as handled in either case: they are in the
+/// result, or were too late for it. Cancelling the deferred made cancels all that have no result yet.
+///
+/// ```
+/// use ropewalk::{Deferred, DeferredList};
+///
+/// let all = DeferredList::new(vec![Deferred::succeed(1), Deferred::fail(std::fmt::Error)]).collect();
+/// let outcomes = all.into_result().unwrap().unwrap();
+/// assert!(matches!(&outcomes[0], Ok(1)));
+/// assert!(matches!(&outcomes[1], Err(failure) if failure.is::<std::fmt::Error>()));
+/// ```
+#[must_use = "call `collect` or `first`"]
+pub struct DeferredList<T: 'static> {
+    deferreds: Vec<Deferred<T>>,
+    fires_on_one_errback: bool,
+}
+
+impl<T: 'static> DeferredList<T> {
+    /// Takes the deferreds.
+    pub fn new(deferreds: Vec<Deferred<T>>) -> Self {
+        Self { deferreds, fires_on_one_errback: false }
+    }
+
+    /// Makes [`collect`](Self::collect) fail as soon as one of them fails, with that failure.
+    pub fn fire_on_one_errback(mut self) -> Self {
+        self.fires_on_one_errback = true;
+        self
+    }
+
+    /// Waits for all, and gives their results in the order of the deferreds.
+    #[track_caller]
+    pub fn collect(self) -> Deferred<Vec<Result<T, Failure>>> {
+        let fires_on_one_errback = self.fires_on_one_errback;
+        self.wait(
+            move |_, outcome| match outcome {
+                Err(failure) if fires_on_one_errback => Err(Err(failure)),
+                outcome => Ok(outcome),
+            },
+            Ok,
+        )
+    }
+
+    /// Waits for the first value, and gives its index with it. The others go on.
+    ///
+    /// # Errors
+    ///
+    /// [`RaceFailed`] if all of them failed, at once if there are none; [`CancelledError`] if all of them
+    /// were cancelled.
+    #[track_caller]
+    pub fn first(self) -> Deferred<(usize, T)> {
+        self.wait(
+            |index, outcome| match outcome {
+                Ok(value) => Err(Ok((index, value))),
+                Err(failure) => Ok(failure),
+            },
+            |failures| match failures.first() {
+                Some(first) if failures.iter().all(|failure| failure.is::<CancelledError>()) => {
+                    Err(first.clone())
+                }
+                _ => Err(RaceFailed { failures }.into()),
+            },
+        )
+    }
+
+    /// Shows each result to `judge`, which keeps it or ends the waiting; if it kept all, `finish` makes
+    /// the result of them.
+    #[track_caller]
+    fn wait<K: 'static, U: 'static>(
+        self,
+        judge: impl Fn(usize, Outcome<T>) -> Result<K, Outcome<U>> + 'static,
+        finish: impl FnOnce(Vec<K>) -> Outcome<U> + 'static,
+    ) -> Deferred<U> {
+        let count = self.deferreds.len();
+        let cancels: Vec<CancelHandle> =
+            self.deferreds.iter().map(Deferred::cancel_handle).collect();
+        let (deferred, resolver) =
+            Deferred::with_canceller(move || cancels.iter().for_each(CancelHandle::cancel));
+        let waiting = Rc::new(Waiting {
+            missing: Cell::new(count),
+            kept: RefCell::new((0..count).map(|_| None).collect()),
+            resolver: Cell::new(Some(resolver)),
+            finish: Cell::new(Some(finish)),
+        });
+        let judge = Rc::new(judge);
+        for (index, one) in self.deferreds.into_iter().enumerate() {
+            let (waiting, judge) = (Rc::clone(&waiting), Rc::clone(&judge));
+            one.add_both(move |outcome| {
+                match judge(index, outcome) {
+                    Ok(kept) => waiting.keep(index, kept),
+                    Err(end) => waiting.end(end),
+                }
+                Ok(())
+            })
+            .detach();
+        }
+        waiting.end_if_none_missing();
+        deferred
+    }
+}
+
+struct Waiting<K, U: 'static, F> {
+    missing: Cell<usize>,
+    kept: RefCell<Vec<Option<K>>>,
+    resolver: Cell<Option<Resolver<U>>>,
+    finish: Cell<Option<F>>,
+}
+
+impl<K, U: 'static, F: FnOnce(Vec<K>) -> Outcome<U>> Waiting<K, U, F> {
+    fn keep(&self, index: usize, kept: K) {
+        if let Some(slot) = self.kept.borrow_mut().get_mut(index) {
+            *slot = Some(kept);
+        }
+        self.missing.set(self.missing.get() - 1);
+        self.end_if_none_missing();
+    }
+
+    fn end_if_none_missing(&self) {
+        if self.missing.get() == 0
+            && let Some(finish) = self.finish.take()
+        {
+            let kept = self.kept.take().into_iter().flatten().collect();
+            self.end(finish(kept));
+        }
+    }
+
+    fn end(&self, outcome: Outcome<U>) {
+        if let Some(resolver) = self.resolver.take() {
+            resolver.fire(outcome);
+        }
+    }
+}
+
+impl<T: 'static> Deferred<T> {
+    /// Gives the work `limit` of time; then it is cancelled.
+    ///
+    /// # Errors
+    ///
+    /// [`TimeoutError`], never a bare [`CancelledError`], when the time is up; this also if the
+    /// cancelling is ignored. Any other failure or value that cancelling brings passes through. Cancelling
+    /// the deferred returned cancels the work and the timer.
+    #[track_caller]
+    pub fn with_timeout(self, reactor: &Reactor, limit: Duration) -> Deferred<T> {
+        if self.is_fired() {
+            return self;
+        }
+        let cancel = self.cancel_handle();
+        let (deferred, resolver) = {
+            let cancel = cancel.clone();
+            Deferred::with_canceller(move || cancel.cancel())
+        };
+        let timeout = Rc::new(Timeout {
+            resolver: Cell::new(Some(resolver)),
+            is_over: Cell::new(false),
+            timer: Cell::new(None),
+        });
+        let timer = reactor.call_later(limit, {
+            let timeout = Rc::clone(&timeout);
+            move || {
+                timeout.is_over.set(true);
+                cancel.cancel();
+                timeout.end(Err(Failure::new(TimeoutError { limit })));
+            }
+        });
+        timeout.timer.set(Some(timer));
+        self.add_both(move |outcome| {
+            timeout.end(match outcome {
+                Err(failure) if timeout.is_over.get() && failure.is::<CancelledError>() => {
+                    Err(Failure::new(TimeoutError { limit }))
+                }
+                outcome => outcome,
+            });
+            Ok(())
+        })
+        .detach();
+        deferred
+    }
+}
+
+struct Timeout<T: 'static> {
+    resolver: Cell<Option<Resolver<T>>>,
+    is_over: Cell<bool>,
+    timer: Cell<Option<DelayedCall>>,
+}
+
+impl<T: 'static> Timeout<T> {
+    fn end(&self, outcome: Outcome<T>) {
+        if let Some(timer) = self.timer.take() {
+            timer.cancel();
+        }
+        if let Some(resolver) = self.resolver.take() {
+            resolver.fire(outcome);
+        }
+    }
+}
