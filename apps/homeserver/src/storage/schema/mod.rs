@@ -6,5 +6,7 @@
 use super::engine::Migration;
 
 /// Every step, in order.
-pub(crate) const STEPS: &[Migration] =
-    &[Migration { version: 1, name: "events", sql: include_str!("0001_events.sql") }];
+pub(crate) const STEPS: &[Migration] = &[
+    Migration { version: 1, name: "events", sql: include_str!("0001_events.sql") },
+    Migration { version: 2, name: "accounts", sql: include_str!("0002_accounts.sql") },
+];
