@@ -1,5 +1,6 @@
 //! A single-threaded event-loop reactor with deferreds.
 
+pub mod cache;
 mod clock;
 #[allow(dead_code, reason = "the loop installs its clock")]
 mod context;

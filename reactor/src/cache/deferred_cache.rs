@@ -1,0 +1,312 @@
+//! `DeferredCache`: lookups that are under way apart from values that have arrived.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::Hash;
+use std::rc::Rc;
+
+use super::lru::{self, CacheStatistics, LruCache, OnInvalidate};
+use crate::deferred::{Deferred, DeferredList, IntoDeferred, ObservableDeferred, maybe_deferred};
+use crate::failure::Failure;
+
+/// A cache in front of lookups that take a while.
+///
+/// Callers who ask for a key whose lookup is under way join it. Lookups under way are never evicted;
+/// values that have arrived are, least recently used first. Failures reach everyone who waits and are
+/// never kept.
+///
+/// A lookup that was overtaken, by an invalidation or a newer [`set`](Self::set), still answers those
+/// who wait for it, and is not kept.
+///
+/// Cancelling what a caller got lets only that caller go: the lookup goes on for the others and for the
+/// cache. It runs in the context of the caller who started it.
+///
+/// A handle is a cheap clone.
+///
+/// ```
+/// use ropewalk::Deferred;
+/// use ropewalk::cache::DeferredCache;
+///
+/// let cache = DeferredCache::new(1000);
+/// let (lookup, resolver) = Deferred::new();
+/// let first = cache.fetch("@anna:hs.example", || lookup);
+/// let second = cache.fetch("@anna:hs.example", || -> Deferred<u32> { unreachable!() });
+/// resolver.callback(7);
+/// assert_eq!(first.into_result().unwrap().unwrap(), 7);
+/// assert_eq!(second.into_result().unwrap().unwrap(), 7);
+/// ```
+pub struct DeferredCache<K, V: Clone + 'static> {
+    state: Rc<State<K, V>>,
+}
+
+struct State<K, V: Clone + 'static> {
+    completed: LruCache<K, V>,
+    pending: RefCell<HashMap<K, Rc<Pending<V>>>>,
+}
+
+/// A lookup under way.
+struct Pending<V: Clone + 'static> {
+    lookup: ObservableDeferred<V>,
+    callbacks: RefCell<Vec<OnInvalidate>>,
+}
+
+impl<K: Clone + Eq + Hash + 'static, V: Clone + 'static> DeferredCache<K, V> {
+    /// Makes a cache that keeps at most `entries_max` values.
+    pub fn new(entries_max: usize) -> Self {
+        Self::over(LruCache::new(entries_max))
+    }
+
+    /// Makes a cache of collections that keeps at most `items_max` items in all. An empty collection
+    /// counts as one, so that there is a limit to how many are kept.
+    pub fn with_size(items_max: usize, size_of: impl Fn(&V) -> usize + 'static) -> Self {
+        Self::over(LruCache::with_size(items_max, move |value| size_of(value).max(1)))
+    }
+
+    fn over(completed: LruCache<K, V>) -> Self {
+        Self { state: Rc::new(State { completed, pending: RefCell::default() }) }
+    }
+
+    /// Returns the value, or joins the lookup under way, or starts one with `look_up`.
+    ///
+    /// Always a deferred: one that has fired on a hit. A panic of `look_up` becomes its failure.
+    #[track_caller]
+    pub fn fetch<R: IntoDeferred<V>>(&self, key: K, look_up: impl FnOnce() -> R) -> Deferred<V> {
+        match self.get(&key) {
+            Some(deferred) => deferred,
+            None => self.set(key, maybe_deferred(look_up)),
+        }
+    }
+
+    /// As [`fetch`](Self::fetch); `on_invalidate` is called when what was returned is no longer true.
+    #[track_caller]
+    pub fn fetch_with<R: IntoDeferred<V>>(
+        &self,
+        key: K,
+        on_invalidate: OnInvalidate,
+        look_up: impl FnOnce() -> R,
+    ) -> Deferred<V> {
+        match self.find(&key, Some(&on_invalidate)) {
+            Some(deferred) => deferred,
+            None => self.set_with(key, maybe_deferred(look_up), vec![on_invalidate]),
+        }
+    }
+
+    /// Returns the value, or joins the lookup under way, if there is either.
+    #[track_caller]
+    pub fn get(&self, key: &K) -> Option<Deferred<V>> {
+        self.find(key, None)
+    }
+
+    /// Puts a lookup in, and returns a deferred for its result.
+    ///
+    /// A value that is there stays until the new one arrives, but is not given out any more. A lookup of
+    /// the same key that was under way is overtaken, and its invalidation callbacks run.
+    #[track_caller]
+    pub fn set(&self, key: K, lookup: Deferred<V>) -> Deferred<V> {
+        self.set_with(key, lookup, Vec::new())
+    }
+
+    /// Puts a value in. A lookup of the same key that is under way is overtaken.
+    pub fn prefill(&self, key: K, value: V) {
+        let overtaken = self.state.take_pending(&key);
+        self.state.completed.insert(key, value);
+        call_pending(overtaken);
+    }
+
+    /// Forgets a key. Those who wait for a lookup of it still get the result, which is not kept.
+    pub fn invalidate(&self, key: &K) {
+        let overtaken = self.state.take_pending(key);
+        self.state.completed.remove(key);
+        call_pending(overtaken);
+    }
+
+    /// Forgets all keys that fit, at the cost of a walk over all of them.
+    pub fn invalidate_where(&self, mut fits: impl FnMut(&K) -> bool) {
+        let mut overtaken = Vec::new();
+        self.state.pending.borrow_mut().retain(|key, pending| {
+            let goes = fits(key);
+            if goes {
+                overtaken.push(Rc::clone(pending));
+            }
+            !goes
+        });
+        self.state.completed.remove_where(fits);
+        call_pending(overtaken);
+    }
+
+    /// Forgets everything.
+    pub fn invalidate_all(&self) {
+        let overtaken = self.state.pending.take();
+        self.state.completed.clear();
+        call_pending(overtaken.into_values());
+    }
+
+    /// Changes how much is kept; shrinking evicts at once.
+    pub fn set_limit(&self, limit: usize) {
+        self.state.completed.set_limit(limit);
+    }
+
+    /// Drops values that were not used for a while. See [`LruCache::expire`].
+    pub fn expire(&self, ages: u64, drops_max: usize) -> usize {
+        self.state.completed.expire(ages, drops_max)
+    }
+
+    /// Returns the value if it has arrived; does not count as a use.
+    pub fn peek(&self, key: &K) -> Option<V> {
+        self.state.completed.peek(key)
+    }
+
+    /// Returns the total size of the values that are kept.
+    pub fn size(&self) -> usize {
+        self.state.completed.size()
+    }
+
+    /// Returns how many lookups are under way.
+    pub fn pending_count(&self) -> usize {
+        self.state.pending.borrow().len()
+    }
+
+    /// Returns what the cache has done so far; joining a lookup counts as a hit.
+    pub fn statistics(&self) -> CacheStatistics {
+        self.state.completed.statistics()
+    }
+
+    fn find(&self, key: &K, on_invalidate: Option<&OnInvalidate>) -> Option<Deferred<V>> {
+        let pending = self.state.pending.borrow().get(key).cloned();
+        if let Some(pending) = pending {
+            pending.callbacks.borrow_mut().extend(on_invalidate.cloned());
+            self.state.completed.count_hit();
+            return Some(pending.lookup.observe());
+        }
+        let value = match on_invalidate {
+            Some(callback) => self.state.completed.get_with(key, Rc::clone(callback)),
+            None => self.state.completed.get(key),
+        };
+        value.map(Deferred::succeed)
+    }
+
+    fn set_with(&self, key: K, lookup: Deferred<V>, callbacks: Vec<OnInvalidate>) -> Deferred<V> {
+        let lookup = ObservableDeferred::new(lookup);
+        let pending = Rc::new(Pending { lookup, callbacks: RefCell::new(callbacks) });
+        let overtaken = self.state.pending.borrow_mut().insert(key.clone(), Rc::clone(&pending));
+        let state = Rc::clone(&self.state);
+        let entry = Rc::clone(&pending);
+        // The cache observes first, so that whoever is told next finds the value in place.
+        pending
+            .lookup
+            .observe()
+            .add_both(move |outcome| {
+                state.complete(key, &entry, outcome);
+                Ok(())
+            })
+            .detach();
+        call_pending(overtaken);
+        pending.lookup.observe()
+    }
+}
+
+impl<K: Clone + Eq + Hash + 'static, V: Clone + 'static> DeferredCache<K, Option<V>> {
+    /// Returns the values of many keys; those that are neither there nor under way are looked up in one
+    /// call of `look_up`, which gets them in order and without doubles.
+    ///
+    /// Keys that the lookup's answer does not name are known to be absent from then on: `None`, in the
+    /// answer and in the cache. While the lookup is under way, others who ask for one of its keys join.
+    ///
+    /// # Errors
+    ///
+    /// The first failure of any lookup that takes part, for this caller and for those who joined.
+    #[track_caller]
+    pub fn fetch_many<R: IntoDeferred<HashMap<K, V>>>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+        look_up: impl FnOnce(Vec<K>) -> R,
+    ) -> Deferred<HashMap<K, Option<V>>> {
+        let mut values = HashMap::new();
+        let mut waits: Vec<Deferred<(K, Option<V>)>> = Vec::new();
+        let mut missing: Vec<K> = Vec::new();
+        let mut seen = std::collections::HashSet::new();
+        for key in keys {
+            if !seen.insert(key.clone()) {
+                continue;
+            }
+            match self.get(&key).map(Deferred::into_result) {
+                Some(Ok(Ok(value))) => {
+                    values.insert(key, value);
+                }
+                Some(Ok(Err(failure))) => waits.push(Deferred::fail(failure)),
+                Some(Err(waiting)) => waits.push(waiting.add_callback(|value| Ok((key, value)))),
+                None => missing.push(key),
+            }
+        }
+        if !missing.is_empty() {
+            // Every missing key is under way before the lookup is called, as that may ask in turn.
+            let (bulk, resolver) = Deferred::new();
+            let bulk: ObservableDeferred<Rc<HashMap<K, V>>> = ObservableDeferred::new(bulk);
+            for key in &missing {
+                let item = key.clone();
+                let value = bulk.observe().add_callback(move |found| Ok(found.get(&item).cloned()));
+                let key = key.clone();
+                waits.push(self.set(key.clone(), value).add_callback(|value| Ok((key, value))));
+            }
+            maybe_deferred(|| look_up(missing))
+                .add_both(move |found| {
+                    resolver.fire(found.map(Rc::new));
+                    Ok(())
+                })
+                .detach();
+        }
+        if waits.is_empty() {
+            return Deferred::succeed(values);
+        }
+        DeferredList::new(waits).fire_on_one_errback().collect().add_callback(move |found| {
+            for outcome in found {
+                let (key, value) = outcome?;
+                values.insert(key, value);
+            }
+            Ok(values)
+        })
+    }
+}
+
+impl<K: Clone + Eq + Hash + 'static, V: Clone + 'static> State<K, V> {
+    fn take_pending(&self, key: &K) -> Option<Rc<Pending<V>>> {
+        self.pending.borrow_mut().remove(key)
+    }
+
+    fn complete(&self, key: K, entry: &Rc<Pending<V>>, outcome: Result<V, Failure>) {
+        let is_current =
+            self.pending.borrow().get(&key).is_some_and(|other| Rc::ptr_eq(other, entry));
+        if !is_current {
+            return;
+        }
+        self.take_pending(&key);
+        let callbacks = entry.callbacks.take();
+        match outcome {
+            Ok(value) => self.completed.insert_with(key, value, callbacks),
+            Err(_) => lru::call(&callbacks),
+        }
+    }
+}
+
+fn call_pending<V: Clone + 'static>(overtaken: impl IntoIterator<Item = Rc<Pending<V>>>) {
+    for pending in overtaken {
+        let callbacks = pending.callbacks.take();
+        lru::call(&callbacks);
+    }
+}
+
+impl<K, V: Clone + 'static> Clone for DeferredCache<K, V> {
+    fn clone(&self) -> Self {
+        Self { state: Rc::clone(&self.state) }
+    }
+}
+
+impl<K, V: Clone + 'static> fmt::Debug for DeferredCache<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeferredCache")
+            .field("pending", &self.state.pending.borrow().len())
+            .field("completed", &self.state.completed)
+            .finish()
+    }
+}
