@@ -1,5 +1,6 @@
 //! A Matrix homeserver on the Ropewalk reactor.
 
+pub mod cli;
 pub mod config;
 pub mod model;
 pub mod storage;

@@ -226,7 +226,8 @@ impl Config {
 
 impl Paths {
     fn resolve(raw: &RawConfig, folder: &Path) -> Self {
-        let data_dir = folder.join(&raw.server.data_dir);
+        // Through its components, a `.` in the middle goes away.
+        let data_dir: PathBuf = folder.join(&raw.server.data_dir).components().collect();
         Self {
             database: data_dir.join(&raw.database.path),
             media: data_dir.join(&raw.media.path),

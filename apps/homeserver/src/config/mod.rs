@@ -11,6 +11,7 @@ mod checked;
 pub mod database;
 mod document;
 pub mod federation;
+pub mod first_start;
 pub mod listen;
 pub mod media;
 pub mod messages;
