@@ -8,16 +8,27 @@
 pub mod auth;
 pub mod build;
 pub mod canonical;
+pub mod client_format;
 pub mod event;
+pub mod member;
+pub mod power;
+pub mod redact;
+pub mod resolve;
 pub mod room_version;
 pub mod state_map;
+pub mod visibility;
 
 pub use auth::Forbidden;
 pub use build::{BuildError, EventDraft, EventSigner, Place};
 pub use canonical::CanonicalError;
+pub use client_format::{ClientView, write_client_event, write_stripped_event};
 pub use event::{EventError, EventFlags, Pdu};
+pub use member::{MemberContent, Membership};
+pub use power::{Action, PowerLevels};
+pub use resolve::{Fork, ResolveError};
 pub use room_version::RoomVersion;
 pub use state_map::StateMap;
+pub use visibility::HistoryVisibility;
 
 #[cfg(test)]
 mod tests;

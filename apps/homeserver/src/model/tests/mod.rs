@@ -1,5 +1,8 @@
 //! Tests of the rules as a whole: vectors, authorisation, redaction, resolution.
 
 mod auth;
+mod client_format;
 mod events;
+mod redaction;
+mod resolution;
 pub(super) mod rooms;
