@@ -7,6 +7,8 @@ use std::fmt;
 use std::ops::{Add, AddAssign, Sub, SubAssign};
 use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
+
 /// A point on a reactor's monotonic clock.
 ///
 /// Instants of one reactor can be compared and subtracted; they mean nothing to another reactor,
@@ -90,19 +92,23 @@ impl fmt::Display for Instant {
 /// The machine's monotonic clock, counted from the moment this value was made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SystemClock {
-    epoch: std::time::Instant,
+    epoch_nanos: u64,
 }
 
 impl SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "this is where the reactor's time comes from")]
     pub(crate) fn new() -> SystemClock {
-        SystemClock { epoch: std::time::Instant::now() }
+        SystemClock { epoch_nanos: read(ClockId::Monotonic) }
     }
 
-    #[expect(clippy::disallowed_methods, reason = "this is where the reactor's time comes from")]
+    #[inline]
     pub(crate) fn now(&self) -> Instant {
-        let elapsed = std::time::Instant::now().saturating_duration_since(self.epoch);
-        Instant::START + elapsed
+        Instant { nanos: read(ClockId::Monotonic).saturating_sub(self.epoch_nanos) }
+    }
+
+    /// Reads the time of the system's last tick, which costs a third of reading the clock.
+    #[inline]
+    pub(crate) fn coarse_now(&self) -> Instant {
+        Instant { nanos: read(COARSE).saturating_sub(self.epoch_nanos) }
     }
 
     #[expect(clippy::disallowed_methods, reason = "this is where the reactor's time comes from")]
@@ -110,6 +116,19 @@ impl SystemClock {
         std::time::SystemTime::now()
     }
 }
+
+/// Returns nanoseconds since some moment before the process began, for example the machine's start.
+#[inline]
+fn read(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock);
+    // Neither is ever negative on a monotonic clock.
+    (time.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec as u64)
+}
+
+#[cfg(target_os = "linux")]
+const COARSE: ClockId = ClockId::MonotonicCoarse;
+#[cfg(not(target_os = "linux"))]
+const COARSE: ClockId = ClockId::Monotonic;
 
 #[cfg(test)]
 mod tests {

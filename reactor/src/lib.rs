@@ -1,19 +1,26 @@
 //! A single-threaded event-loop reactor with deferreds.
 
+mod backend;
 pub mod cache;
 mod clock;
-#[allow(dead_code, reason = "the loop installs its clock")]
 mod context;
+mod core;
 mod deferred;
 mod failure;
 mod flow;
 pub mod logging;
 mod protocol;
 mod reactor;
-#[allow(dead_code, reason = "the loop serves the queue")]
 mod ready;
+mod remote;
+mod signals;
+mod slots;
+mod sys;
+mod teardown;
+pub mod testing;
 mod timers;
 mod transport;
+mod turn;
 
 pub use clock::Instant;
 pub use context::{LogContext, Scope, Usage};
@@ -24,8 +31,10 @@ pub use deferred::{
 };
 pub use failure::{CancelledError, Failure, Panicked, ResolverDropped, TimeoutError};
 pub use flow::{Consumer, Producer, Streaming};
-pub use protocol::{Address, ConnectionLost, Factory, Protocol};
-pub use reactor::{Reactor, ReactorRemote};
+pub use protocol::{Address, ConnectError, ConnectionLost, Factory, Protocol};
+pub use reactor::Reactor;
+pub use remote::ReactorRemote;
+pub use signals::Signal;
 pub use timers::DelayedCall;
 pub use transport::Transport;
 pub use transport::tcp::{ListenOptions, ListeningPort};

@@ -146,7 +146,26 @@ pub enum ConnectionLost {
     Tls(#[source] Arc<rustls::Error>),
 }
 
+/// Why a connection was not made.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("cannot connect to {address}")]
+pub struct ConnectError {
+    /// Where it should have led.
+    pub address: SocketAddr,
+    /// What came in between.
+    pub source: ConnectionLost,
+}
+
 impl ConnectionLost {
+    /// Returns the error of the network or the operating system, if that was the reason.
+    #[must_use]
+    pub fn io_error(&self) -> Option<&io::Error> {
+        match self {
+            ConnectionLost::Failed(error) => Some(error),
+            _ => None,
+        }
+    }
+
     /// Whether the connection was closed in order, so that nothing in flight was lost.
     #[must_use]
     pub fn is_clean(&self) -> bool {

@@ -1,98 +1,252 @@
-//! [`Reactor`], the handle on the event loop, and [`ReactorRemote`], its sibling for other threads.
+//! [`Reactor`], the handle on the event loop.
 
-use std::cell::Cell;
+use std::cell::RefCell;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::clock::{Instant, SystemClock};
-use crate::protocol::Factory;
+use crate::backend::Backend;
+use crate::backend::mio::MioBackend;
+use crate::clock::Instant;
+use crate::core::{self, Core, Stage};
+use crate::deferred::{Deferred, task};
+use crate::failure::Failure;
+use crate::protocol::{Factory, Protocol};
+use crate::ready::Job;
+use crate::remote::ReactorRemote;
+use crate::signals::{Signal, SignalSource};
+use crate::slots::Key;
+use crate::sys;
+use crate::teardown;
 use crate::timers::DelayedCall;
-use crate::transport::tcp::{ListenOptions, ListeningPort};
+use crate::transport::tcp::{ListenOptions, ListeningPort, Port};
+use crate::transport::{Transport, connect};
+use crate::turn::{Patience, Turner};
 
 /// The event loop: time, timers, connections, work from other threads.
 ///
 /// A handle is a cheap clone and stays on its thread. It is passed to whoever needs it; there is no
-/// global one.
+/// global one. Many reactors can live on one thread, but only one of them turns at a time.
+///
+/// ```
+/// use std::time::Duration;
+/// use ropewalk::Reactor;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let reactor = Reactor::new()?;
+/// let handle = reactor.clone();
+/// reactor.call_later(Duration::from_millis(1), move || handle.stop());
+/// reactor.run()
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Reactor {
     core: Rc<Core>,
 }
 
-struct Core {
-    clock: SystemClock,
-    stopping: Cell<bool>,
-}
+// Making and running.
 
 impl Reactor {
-    /// Makes a reactor over the operating system, and raises the soft limit of open descriptors
-    /// to the hard one.
+    /// Makes a reactor over the operating system, and raises the process's soft limit of open
+    /// descriptors to the hard one.
     ///
     /// # Errors
     ///
     /// Those of the system's poll mechanism, for instance when no descriptor is left.
     pub fn new() -> io::Result<Reactor> {
-        let core = Core { clock: SystemClock::new(), stopping: Cell::new(false) };
-        Ok(Reactor { core: Rc::new(core) })
+        sys::raise_descriptor_limit();
+        Ok(Reactor::with_backend(Rc::new(MioBackend::new()?)))
     }
 
-    /// Runs the loop until somebody calls [`stop`](Reactor::stop), then ends all that is left:
-    /// timers and tasks are dropped, connections told that the reactor stopped.
+    pub(crate) fn with_backend(backend: Rc<dyn Backend>) -> Reactor {
+        Reactor { core: Rc::new(Core::new(backend)) }
+    }
+
+    pub(crate) fn core(&self) -> &Rc<Core> {
+        &self.core
+    }
+
+    /// Runs the loop until somebody calls [`stop`](Reactor::stop), then ends all that is left, in
+    /// this order: ports stop listening; connections are told that the reactor stopped; tasks and
+    /// timers are dropped; calls from other threads are refused.
     ///
     /// # Errors
     ///
-    /// Those of the system's poll call; and if the reactor runs already or has run before.
+    /// Those of the system's poll call; and if the reactor runs already or has stopped.
     pub fn run(&self) -> io::Result<()> {
-        Err(io::Error::from(io::ErrorKind::Unsupported))
+        let mut turner = Turner::new(self)?;
+        if self.core.stage.get() == Stage::Stopped {
+            return Err(core::stopped());
+        }
+        if self.core.stage.get() == Stage::Idle {
+            self.core.stage.set(Stage::Running);
+        }
+        let mut result = Ok(());
+        while self.core.stage.get() == Stage::Running && result.is_ok() {
+            result = turner.turn(Patience::UntilEvent);
+        }
+        teardown::tear_down(&self.core, &mut turner);
+        result
     }
 
-    /// Makes [`run`](Reactor::run) return after the current turn.
+    /// Runs the loop until `deferred` has its result, and returns that. Nothing is ended: what
+    /// was going on goes on when the loop runs next. For command-line tools and tests.
+    ///
+    /// # Errors
+    ///
+    /// The failure of `deferred`; that the reactor was stopped meanwhile; or why the loop cannot
+    /// run, see [`run`](Reactor::run).
+    pub fn run_until<T: 'static>(&self, deferred: Deferred<T>) -> Result<T, Failure> {
+        let mut turner = Turner::new(self)?;
+        self.core.check_open()?;
+        let stage_before = self.core.stage.replace(Stage::Running);
+        let outcome = Rc::new(RefCell::new(None));
+        let slot = Rc::clone(&outcome);
+        // It ends in success whatever came, so that nobody reports the failure as unhandled.
+        let watched = deferred.add_both(move |result| {
+            slot.replace(Some(result));
+            Ok(())
+        });
+        let result = loop {
+            if let Some(result) = outcome.take() {
+                break result;
+            }
+            if self.core.stage.get() != Stage::Running {
+                break Err(core::stopped().into());
+            }
+            if let Err(error) = turner.turn(Patience::UntilEvent) {
+                break Err(error.into());
+            }
+        };
+        drop(watched);
+        if self.core.stage.get() == Stage::Running {
+            self.core.stage.set(stage_before);
+        }
+        result
+    }
+
+    /// Makes [`run`](Reactor::run) return after the current turn; if the loop isn't running, as
+    /// soon as it does.
     pub fn stop(&self) {
-        self.core.stopping.set(true);
-    }
-
-    /// Reads the monotonic clock.
-    #[must_use]
-    pub fn now(&self) -> Instant {
-        self.core.clock.now()
-    }
-
-    /// Reads the time of day. It may jump; measure with [`now`](Reactor::now).
-    #[must_use]
-    pub fn wall_clock(&self) -> SystemTime {
-        SystemClock::wall_clock()
-    }
-
-    /// Fills `destination` with bytes fit for keys (from a seed in a simulation).
-    pub fn random_bytes(&self, destination: &mut [u8]) {
-        destination.fill(0);
-    }
-
-    /// Calls `f` once, `delay` from now, in the context that is current now.
-    pub fn call_later(&self, delay: Duration, f: impl FnOnce() + 'static) -> DelayedCall {
-        let _ = (delay, f);
-        DelayedCall {}
-    }
-
-    /// Calls `f` once the loop runs: in its next turn if it does already.
-    pub fn call_when_running(&self, f: impl FnOnce() + 'static) {
-        drop(f);
-    }
-
-    /// Calls `f` after the current callback has returned, before anything is sent or waited for.
-    pub fn call_soon(&self, f: impl FnOnce() + 'static) {
-        drop(f);
+        if self.core.stage.get() != Stage::Stopped {
+            self.core.stage.set(Stage::Stopping);
+        }
     }
 
     /// Returns a handle for other threads.
     #[must_use]
     pub fn remote(&self) -> ReactorRemote {
-        ReactorRemote {}
+        self.core.remote.clone()
+    }
+}
+
+// Time and chance.
+
+impl Reactor {
+    /// Reads the monotonic clock.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.core.backend.now()
+    }
+
+    /// Reads the time of day. It may jump; measure with [`now`](Reactor::now).
+    #[must_use]
+    pub fn wall_clock(&self) -> SystemTime {
+        self.core.backend.wall_clock()
+    }
+
+    /// Fills `destination` with bytes fit for keys; in a simulation they come from its seed.
+    pub fn random_bytes(&self, destination: &mut [u8]) {
+        self.core.backend.random_bytes(destination);
+    }
+
+    /// Calls `f` once, `delay` from now at the earliest, in the context that is current now.
+    ///
+    /// Calls for the same instant are made in the order in which they were asked for. On a reactor
+    /// that has stopped, `f` is dropped.
+    pub fn call_later(&self, delay: Duration, f: impl FnOnce() + 'static) -> DelayedCall {
+        let weak = Rc::downgrade(&self.core);
+        if self.core.stage.get() == Stage::Stopped {
+            return DelayedCall::new(weak, Key::NONE);
+        }
+        let deadline = self.core.backend.now() + delay;
+        let key = self.core.timers.borrow_mut().insert(deadline, Job::new(f));
+        DelayedCall::new(weak, key)
+    }
+
+    /// Has the loop run a future to its end, in the context that is current now. It is first polled
+    /// after the current callback has returned.
+    ///
+    /// Dropping the deferred leaves the task running; a failure is logged then. Cancelling it
+    /// cancels the deferred that the task waits for, and the task goes on with
+    /// [`CancelledError`](crate::CancelledError), so that it can clean up; a task that waits for a
+    /// future of another kind, or is cancelled a second time, is dropped where it stands. When the
+    /// reactor stops, its tasks are dropped.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use ropewalk::{Deferred, Reactor};
+    /// # fn main() -> Result<(), ropewalk::Failure> {
+    /// let reactor = Reactor::new()?;
+    /// let (answer, resolver) = Deferred::new();
+    /// reactor.call_later(Duration::from_millis(1), || resolver.callback(21));
+    /// let doubled = reactor.spawn(async { Ok(answer.await? * 2) });
+    /// assert_eq!(reactor.run_until(doubled)?, 42);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn spawn<T: 'static>(
+        &self,
+        future: impl Future<Output = Result<T, Failure>> + 'static,
+    ) -> Deferred<T> {
+        task::spawn(&self.core, future)
+    }
+
+    /// Calls `f` once the loop runs: in this or its next turn if it does already.
+    pub fn call_when_running(&self, f: impl FnOnce() + 'static) {
+        self.call_soon(f);
+    }
+
+    /// Calls `f` after the current callback has returned, before anything is sent or waited for.
+    ///
+    /// Such calls are made in order, in the context that is current now. On a reactor that has
+    /// stopped, `f` is dropped.
+    pub fn call_soon(&self, f: impl FnOnce() + 'static) {
+        if self.core.stage.get() != Stage::Stopped {
+            self.core.ready.push(Job::new(f));
+        }
+    }
+}
+
+// The world outside.
+
+impl Reactor {
+    /// Connects to a TCP address and puts `protocol` on the connection.
+    ///
+    /// The deferred gets the transport after `connection_made` has returned. Cancelling it gives
+    /// up. A protocol whose connection was never made is dropped without a call.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`](crate::ConnectError). There is no limit in time but the system's: see
+    /// [`Deferred::with_timeout`].
+    #[track_caller]
+    pub fn connect_tcp(
+        &self,
+        address: SocketAddr,
+        protocol: Box<dyn Protocol>,
+    ) -> Deferred<Transport> {
+        connect::connect(&self.core, address, protocol)
     }
 
     /// Listens on a TCP address; port 0 picks a free one.
+    ///
+    /// Each connection gets the protocol that `factory` builds for it, and runs in a log context
+    /// of its own.
     ///
     /// # Errors
     ///
@@ -103,11 +257,13 @@ impl Reactor {
         factory: Rc<dyn Factory>,
         options: ListenOptions,
     ) -> io::Result<ListeningPort> {
-        let _ = (factory, options);
-        Ok(ListeningPort { address })
+        Port::open(&self.core, address, factory, &options)
     }
 
     /// Listens on a TCP address and speaks TLS on what it accepts.
+    ///
+    /// `connection_made` comes once the handshake is done. Offer no protocol but HTTP/1.1 or your
+    /// own in the configuration's ALPN list.
     ///
     /// # Errors
     ///
@@ -119,18 +275,44 @@ impl Reactor {
         config: Arc<rustls::ServerConfig>,
         options: ListenOptions,
     ) -> io::Result<ListeningPort> {
-        drop(config);
-        self.listen_tcp(address, factory, options)
+        let _ = (address, factory, config, options);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Calls `f` on the loop whenever the process receives this signal, in place of what the
+    /// system would do. Arrivals in quick succession may be delivered as one.
+    ///
+    /// # Errors
+    ///
+    /// Those of the system, for instance when no descriptor is left.
+    pub fn on_signal(&self, signal: Signal, f: impl FnMut() + 'static) -> io::Result<()> {
+        SignalSource::watch(&self.core, signal, Box::new(f))
+    }
+
+    /// Makes SIGINT and SIGTERM stop the loop.
+    ///
+    /// # Errors
+    ///
+    /// As [`on_signal`](Reactor::on_signal).
+    pub fn install_signals(&self) -> io::Result<()> {
+        for signal in [Signal::Interrupt, Signal::Terminate] {
+            let core = Rc::downgrade(&self.core);
+            self.on_signal(signal, move || {
+                if let Some(core) = core.upgrade() {
+                    Reactor { core }.stop();
+                }
+            })?;
+        }
+        Ok(())
     }
 }
 
-/// A handle on a reactor for other threads.
-#[derive(Clone, Debug)]
-pub struct ReactorRemote {}
-
-impl ReactorRemote {
-    /// Calls `f` on the loop's thread, soon. After the reactor has stopped, `f` is dropped here.
-    pub fn call_from_thread(&self, f: impl FnOnce(&Reactor) + Send + 'static) {
-        drop(f);
+impl fmt::Debug for Reactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reactor")
+            .field("stage", &self.core.stage.get())
+            .field("timers", &self.core.timers.borrow().len())
+            .field("sources", &self.core.sources.borrow().len())
+            .finish()
     }
 }

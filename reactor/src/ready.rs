@@ -12,8 +12,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use crate::context::{self, LogContext};
-use crate::deferred::UnhandledFailure;
+use crate::deferred::{CancelHandle, UnhandledFailure};
 use crate::failure::Failure;
+use crate::slots::Key;
+use crate::teardown::dropping;
 
 /// A piece of work together with the context it was queued in.
 pub(crate) struct Job {
@@ -24,7 +26,16 @@ pub(crate) struct Job {
 impl Job {
     /// Captures the current context along with `f`.
     pub(crate) fn new(f: impl FnOnce() + 'static) -> Self {
-        Self { context: LogContext::current(), run: Box::new(f) }
+        Self::in_context(LogContext::current(), f)
+    }
+
+    pub(crate) fn in_context(context: LogContext, f: impl FnOnce() + 'static) -> Self {
+        Self { context, run: Box::new(f) }
+    }
+
+    /// Takes the job apart, for a caller that runs it itself.
+    pub(crate) fn into_parts(self) -> (LogContext, Box<dyn FnOnce()>) {
+        (self.context, self.run)
     }
 
     /// Runs the job in its context. A panic is logged and goes no further.
@@ -37,47 +48,46 @@ impl Job {
     }
 }
 
-/// Jobs in the order they were queued.
-#[derive(Default)]
+/// Something that is ready to run.
+pub(crate) enum Ready {
+    Job(Job),
+    /// The number of a task to be polled.
+    Task(Key),
+}
+
+/// What is ready, in the order it was queued.
 pub(crate) struct ReadyQueue {
-    jobs: RefCell<VecDeque<Job>>,
+    /// The reactor whose queue it is; see [`ReactorRemote::id`](crate::ReactorRemote).
+    owner: usize,
+    entries: RefCell<VecDeque<Ready>>,
 }
 
 impl ReadyQueue {
-    pub(crate) fn new() -> Rc<Self> {
-        Rc::default()
+    pub(crate) fn new(owner: usize) -> Rc<Self> {
+        Rc::new(Self { owner, entries: RefCell::default() })
     }
 
     pub(crate) fn push(&self, job: Job) {
-        self.jobs.borrow_mut().push_back(job);
+        self.entries.borrow_mut().push_back(Ready::Job(job));
     }
 
-    /// Runs at most `budget` jobs, those that they queue included, and returns how many ran.
-    pub(crate) fn run(&self, budget: usize) -> usize {
-        for done in 0..budget {
-            let Some(job) = self.pop() else { return done };
-            job.run();
-        }
-        budget
+    pub(crate) fn push_task(&self, task: Key) {
+        self.entries.borrow_mut().push_back(Ready::Task(task));
     }
 
-    /// Drops all jobs, those that dropping them queues included.
+    pub(crate) fn pop(&self) -> Option<Ready> {
+        self.entries.borrow_mut().pop_front()
+    }
+
+    /// Drops everything, what dropping it queues included.
     pub(crate) fn clear(&self) {
-        while let Some(job) = self.pop() {
-            drop(job);
+        while let Some(ready) = self.pop() {
+            dropping("a queued call", ready);
         }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.jobs.borrow().len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.jobs.borrow().is_empty()
-    }
-
-    fn pop(&self) -> Option<Job> {
-        self.jobs.borrow_mut().pop_front()
+        self.entries.borrow().is_empty()
     }
 }
 
@@ -114,6 +124,28 @@ pub(crate) fn enqueue(f: impl FnOnce() + 'static) {
             run_stray_jobs();
         }
     }
+}
+
+/// Queues a task of the reactor `owner` to be polled. Returns whether that could be done: that reactor
+/// is turning now, on this thread.
+pub(crate) fn push_task(owner: usize, task: Key) -> bool {
+    THREAD.with(|thread| match &*thread.queue.borrow() {
+        Some(queue) if queue.owner == owner => {
+            queue.push_task(task);
+            true
+        }
+        _ => false,
+    })
+}
+
+/// Notes what the task that is being polled waits for.
+pub(crate) fn note_awaiting(awaited: CancelHandle) {
+    THREAD.with(|thread| thread.awaited.set(Some(awaited)));
+}
+
+/// Returns what was last noted with [`note_awaiting`], and forgets it.
+pub(crate) fn take_awaiting() -> Option<CancelHandle> {
+    THREAD.with(|thread| thread.awaited.take())
 }
 
 /// Says that a chain of callbacks is running until the guard is dropped.
@@ -199,6 +231,7 @@ struct Thread {
     stray: RefCell<VecDeque<Job>>,
     chains: Cell<u32>,
     doomed: RefCell<Vec<Box<dyn Any>>>,
+    awaited: Cell<Option<CancelHandle>>,
     is_dropping: Cell<bool>,
 }
 
@@ -211,6 +244,7 @@ thread_local! {
             stray: RefCell::new(VecDeque::new()),
             chains: Cell::new(0),
             doomed: RefCell::new(Vec::new()),
+            awaited: Cell::new(None),
             is_dropping: Cell::new(false),
         })
     };

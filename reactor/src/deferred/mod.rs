@@ -7,6 +7,7 @@ mod combine;
 mod observable;
 mod step;
 mod sync;
+pub(crate) mod task;
 #[cfg(test)]
 mod tests;
 mod unhandled;
@@ -289,7 +290,10 @@ impl<T: 'static> Future for Deferred<T> {
             return Poll::Ready(outcome);
         }
         match &self.0 {
-            Repr::Pending(tail, _) => tail.next.set(Next::Task(cx.waker().clone())),
+            Repr::Pending(tail, _) => {
+                tail.next.set(Next::Task(cx.waker().clone()));
+                ready::note_awaiting(self.cancel_handle());
+            }
             _ => panic!("deferred polled after it gave its result"),
         }
         Poll::Pending

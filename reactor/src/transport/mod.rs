@@ -1,6 +1,11 @@
 //! [`Transport`], the handle through which a protocol writes to and steers its connection.
 
+pub(crate) mod buffer;
+pub(crate) mod connect;
 pub(crate) mod link;
+pub(crate) mod memory;
+mod outgoing;
+pub(crate) mod stream;
 pub(crate) mod tcp;
 
 use std::fmt;
@@ -26,7 +31,6 @@ pub struct Transport {
 }
 
 impl Transport {
-    #[expect(dead_code, reason = "the event loop that makes them lands next")]
     pub(crate) fn new(link: Rc<Link>) -> Transport {
         Transport { link }
     }

@@ -1,0 +1,171 @@
+//! The real backend: mio over the operating system's poll mechanism.
+
+use std::cell::RefCell;
+use std::io::{self, Read};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use mio::net::{TcpStream, UnixStream};
+use mio::{Events, Interest, Poll, Registry, Token, Waker};
+
+use super::{Alarm, Backend, Event, Readiness, SignalWatch};
+use crate::clock::{Instant, SystemClock};
+use crate::signals::Signal;
+use crate::slots::Key;
+use crate::transport::stream::{Listener, Stream};
+use crate::transport::tcp::{self, ListenOptions};
+
+pub(crate) struct MioBackend {
+    poll: RefCell<(Poll, Events)>,
+    registry: Registry,
+    waker: Arc<Waker>,
+    clock: SystemClock,
+}
+
+impl MioBackend {
+    pub(crate) fn new() -> io::Result<MioBackend> {
+        let poll = Poll::new()?;
+        let registry = poll.registry().try_clone()?;
+        let waker = Arc::new(Waker::new(&registry, WAKER)?);
+        let events = Events::with_capacity(EVENTS_PER_TURN);
+        Ok(MioBackend {
+            poll: RefCell::new((poll, events)),
+            registry,
+            waker,
+            clock: SystemClock::new(),
+        })
+    }
+}
+
+impl Backend for MioBackend {
+    fn wait(&self, timeout: Option<Duration>, out: &mut Vec<Event>) -> io::Result<()> {
+        let (poll, events) = &mut *self.poll.borrow_mut();
+        match poll.poll(events, timeout) {
+            // A signal without a watch interrupted it; the turn goes on with nothing.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            result => result?,
+        }
+        for event in events.iter() {
+            if event.token() == WAKER {
+                continue;
+            }
+            let mut readiness = Readiness::NONE;
+            if event.is_readable() {
+                readiness = readiness.and(Readiness::READABLE);
+            }
+            if event.is_writable() {
+                readiness = readiness.and(Readiness::WRITABLE);
+            }
+            if event.is_read_closed() || event.is_error() {
+                readiness = readiness.and(Readiness::READABLE).and(Readiness::CLOSING);
+            }
+            if event.is_error() {
+                readiness = readiness.and(Readiness::FAILED);
+            }
+            let key = Key::from_bits(event.token().0 as u64);
+            out.push(Event { key, readiness });
+        }
+        Ok(())
+    }
+
+    fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    fn coarse_now(&self) -> Instant {
+        self.clock.coarse_now()
+    }
+
+    fn wall_clock(&self) -> SystemTime {
+        SystemClock::wall_clock()
+    }
+
+    fn random_bytes(&self, destination: &mut [u8]) {
+        // The library documents that it fails only if the operating system has no randomness at
+        // all; going on with guessable keys would be worse than ending here.
+        aws_lc_rs::rand::fill(destination).expect("the operating system gives random bytes");
+    }
+
+    fn alarm(&self) -> Alarm {
+        Alarm::Mio(Arc::clone(&self.waker))
+    }
+
+    fn runs_thread_jobs_inline(&self) -> bool {
+        false
+    }
+
+    fn listen(&self, address: SocketAddr, options: &ListenOptions) -> io::Result<Listener> {
+        tcp::bind(address, options).map(Listener::Tcp)
+    }
+
+    fn connect(&self, address: SocketAddr) -> io::Result<Stream> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        Ok(Stream::Tcp(stream))
+    }
+
+    fn register_stream(&self, stream: &mut Stream, key: Key) -> io::Result<()> {
+        match stream {
+            Stream::Memory(_) => Err(io::ErrorKind::Unsupported.into()),
+            // Both ways from the start: edges cost nothing while nothing changes, and changing
+            // what one is interested in would be a system call each time.
+            Stream::Tcp(stream) => {
+                self.registry.register(stream, token(key), Interest::READABLE | Interest::WRITABLE)
+            }
+        }
+    }
+
+    fn register_listener(&self, listener: &mut Listener, key: Key) -> io::Result<()> {
+        match listener {
+            Listener::Memory(_) => Err(io::ErrorKind::Unsupported.into()),
+            Listener::Tcp(listener) => {
+                self.registry.register(listener, token(key), Interest::READABLE)
+            }
+        }
+    }
+
+    fn watch_signal(&self, signal: Signal, key: Key) -> io::Result<SignalWatch> {
+        let (mut receiver, sender) = UnixStream::pair()?;
+        self.registry.register(&mut receiver, token(key), Interest::READABLE)?;
+        let id = signal_hook::low_level::pipe::register(signal.number(), sender)?;
+        Ok(SignalWatch::Pipe(SignalPipe { receiver, id }))
+    }
+}
+
+/// The reading end of the pipe that a signal's arrival writes to.
+pub(crate) struct SignalPipe {
+    receiver: UnixStream,
+    id: signal_hook::SigId,
+}
+
+impl SignalPipe {
+    pub(super) fn take_arrivals(&self) -> bool {
+        let mut arrived = false;
+        let mut bytes = [0; 64];
+        while (&self.receiver).read(&mut bytes).is_ok_and(|count| count > 0) {
+            arrived = true;
+        }
+        arrived
+    }
+}
+
+impl Drop for SignalPipe {
+    fn drop(&mut self) {
+        signal_hook::low_level::unregister(self.id);
+    }
+}
+
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("keys of 64 bits travel in poll tokens, which have the size of a pointer");
+
+fn token(key: Key) -> Token {
+    Token(key.to_bits() as usize)
+}
+
+/// The key that never finds anything.
+const WAKER: Token = Token(usize::MAX);
+
+/// Events taken from the system at a time. More than that wait for the next turn; they are not
+/// lost. 1,024 keep the array within a dozen pages.
+const EVENTS_PER_TURN: usize = 1024;

@@ -1,0 +1,127 @@
+//! What a reactor needs from below: time, chance, readiness of streams, and a way to be woken.
+//!
+//! The real backend is [`mio`](self::mio); the [`manual`] one stands behind the test kit's clock.
+//! Both give streams that never block and report readiness by *edges*: once when something becomes
+//! ready, not again until it has been found not ready.
+
+pub(crate) mod manual;
+pub(crate) mod mio;
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use crate::clock::Instant;
+use crate::signals::Signal;
+use crate::slots::Key;
+use crate::transport::stream::{Listener, Stream};
+use crate::transport::tcp::ListenOptions;
+
+/// The world below a reactor.
+pub(crate) trait Backend {
+    /// Waits until something happens or the time is over (`None`: as long as it takes), and
+    /// appends what happened.
+    fn wait(&self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()>;
+
+    /// Reads the monotonic clock.
+    fn now(&self) -> Instant;
+
+    /// Reads the monotonic clock, cheaply: it may lag some milliseconds behind `now`.
+    fn coarse_now(&self) -> Instant;
+
+    /// Reads the time of day.
+    fn wall_clock(&self) -> SystemTime;
+
+    /// Fills the slice with random bytes.
+    fn random_bytes(&self, destination: &mut [u8]);
+
+    /// Returns what interrupts `wait` from another thread.
+    fn alarm(&self) -> Alarm;
+
+    /// Whether jobs for threads run on the loop's thread, at times that the backend picks.
+    #[expect(dead_code, reason = "thread pools, which ask this, land next")]
+    fn runs_thread_jobs_inline(&self) -> bool;
+
+    fn listen(&self, address: SocketAddr, options: &ListenOptions) -> io::Result<Listener>;
+
+    /// Begins to connect. The stream becomes writable when it is known how that went.
+    fn connect(&self, address: SocketAddr) -> io::Result<Stream>;
+
+    /// Reports the stream's readiness, both ways, under this key, until it is dropped.
+    fn register_stream(&self, stream: &mut Stream, key: Key) -> io::Result<()>;
+
+    fn register_listener(&self, listener: &mut Listener, key: Key) -> io::Result<()>;
+
+    /// Reports the arrival of a signal under this key as readability of what is returned.
+    fn watch_signal(&self, signal: Signal, key: Key) -> io::Result<SignalWatch>;
+}
+
+/// Something that became ready.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Event {
+    pub(crate) key: Key,
+    pub(crate) readiness: Readiness,
+}
+
+/// In which ways something became ready.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Readiness(u8);
+
+impl Readiness {
+    pub(crate) const NONE: Readiness = Readiness(0);
+    pub(crate) const READABLE: Readiness = Readiness(1);
+    pub(crate) const WRITABLE: Readiness = Readiness(2);
+    /// The peer has finished or the stream has failed: reading on will show it, and no further
+    /// edge announces it.
+    pub(crate) const CLOSING: Readiness = Readiness(4);
+    /// The stream has failed, in both directions.
+    pub(crate) const FAILED: Readiness = Readiness(8);
+
+    /// Not an event: the source stands on the list of those that were not read to the end.
+    pub(crate) const UNREAD: Readiness = Readiness(16);
+
+    #[inline]
+    pub(crate) const fn and(self, other: Readiness) -> Readiness {
+        Readiness(self.0 | other.0)
+    }
+
+    /// Whether any of the other's ways is among this one's.
+    #[inline]
+    pub(crate) const fn has(self, other: Readiness) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+/// Interrupts a backend's `wait`.
+#[derive(Clone, Debug)]
+pub(crate) enum Alarm {
+    /// Nobody waits: the turns are made by hand.
+    Manual,
+    Mio(std::sync::Arc<::mio::Waker>),
+}
+
+impl Alarm {
+    pub(crate) fn ring(&self) {
+        match self {
+            Alarm::Manual => {}
+            // It fails only if the counter behind it would overflow, and then it has been rung.
+            Alarm::Mio(waker) => drop(waker.wake()),
+        }
+    }
+}
+
+/// Keeps a signal watched as long as it lives.
+pub(crate) enum SignalWatch {
+    Manual,
+    Pipe(mio::SignalPipe),
+}
+
+impl SignalWatch {
+    /// Forgets the arrivals so far and returns whether there were any.
+    pub(crate) fn take_arrivals(&self) -> bool {
+        match self {
+            SignalWatch::Manual => true,
+            SignalWatch::Pipe(pipe) => pipe.take_arrivals(),
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! The end of a reactor: everything it owns is ended or dropped, in an order that lets each thing
+//! still hear of its end.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+
+use crate::core::{Core, Source, Stage};
+use crate::failure::Failure;
+use crate::turn::Turner;
+
+/// Ends everything. What ends may begin new things; a few rounds take care of those, and whatever
+/// insists after that is dropped.
+pub(crate) fn tear_down(core: &Rc<Core>, turner: &mut Turner<'_>) {
+    core.stage.set(Stage::Stopping);
+    for _ in 0..ROUNDS {
+        end_sources(core);
+        turner.serve_ready_to_the_end();
+        drop_tasks(core);
+        drop_timers(core);
+        let is_quiet = core.sources.borrow().len() == 0 && core.ready.is_empty();
+        if is_quiet {
+            break;
+        }
+    }
+    core.stage.set(Stage::Stopped);
+    end_sources(core);
+    drop_tasks(core);
+    drop_timers(core);
+    dropping("a call from a thread", core.remote.close());
+    turner.drop_foreign_jobs();
+    core.ready.clear();
+    core.unsent.take();
+    core.unread.take();
+}
+
+/// Closes what events could arrive for: first the ports, so that nothing new comes in.
+fn end_sources(core: &Rc<Core>) {
+    let sources: Vec<_> =
+        core.sources.borrow().iter().map(|(key, source)| (key, source.clone())).collect();
+    let (links, others): (Vec<_>, Vec<_>) =
+        sources.into_iter().partition(|(_, source)| matches!(source, Source::Link(_)));
+    for (key, source) in others {
+        let removed = core.sources.borrow_mut().remove(key);
+        drop(removed);
+        dropping("a listening port", source);
+    }
+    for (_, source) in links {
+        if let Source::Link(link) = source {
+            link.shut_down(core);
+        }
+    }
+}
+
+fn drop_tasks(core: &Core) {
+    let tasks = core.tasks.borrow_mut().take_all();
+    for task in tasks {
+        task.dismiss();
+    }
+}
+
+fn drop_timers(core: &Core) {
+    let calls = core.timers.borrow_mut().take_all();
+    for call in calls {
+        dropping("a delayed call", call);
+    }
+}
+
+/// Drops something that is made of somebody else's code.
+pub(crate) fn dropping(what: &str, thing: impl Sized) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(thing))) {
+        log::error!("dropping {what} panicked: {}", Failure::from_panic(payload));
+    }
+}
+
+/// How often what was begun during the end is ended in its turn.
+const ROUNDS: usize = 8;

@@ -1,0 +1,135 @@
+//! [`Clock`]: a reactor whose time is moved by hand.
+
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::backend::Backend;
+use crate::backend::manual::ManualBackend;
+use crate::clock::Instant;
+use crate::reactor::Reactor;
+use crate::turn::{Patience, Turner};
+
+/// A reactor whose time stands still until it is moved, and whose network lies in memory.
+///
+/// [`reactor`](Clock::reactor) is an ordinary [`Reactor`]; code under test cannot tell the
+/// difference. Listening and connecting work between its own ports. Jobs for threads run on the
+/// loop's thread. Random bytes come from a seed.
+///
+/// Dropping the clock stops the reactor and ends what is left on it.
+pub struct Clock {
+    reactor: Reactor,
+    backend: Rc<ManualBackend>,
+}
+
+impl Clock {
+    /// Makes a clock at [`Instant::START`].
+    #[must_use]
+    pub fn new() -> Clock {
+        Clock::with_seed(0)
+    }
+
+    /// Makes a clock whose reactor takes its random bytes from this seed.
+    #[must_use]
+    pub fn with_seed(seed: u64) -> Clock {
+        let backend = Rc::new(ManualBackend::new(seed));
+        let reactor = Reactor::with_backend(Rc::clone(&backend) as Rc<dyn Backend>);
+        Clock { reactor, backend }
+    }
+
+    /// Returns the reactor.
+    #[must_use]
+    pub fn reactor(&self) -> &Reactor {
+        &self.reactor
+    }
+
+    /// Returns the time that the clock shows.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.backend.now()
+    }
+
+    /// Lets the reactor do what can be done without time passing.
+    ///
+    /// # Panics
+    ///
+    /// If it does not come to rest, or if this is called from inside one of its callbacks.
+    pub fn pump(&self) {
+        let mut turner = Turner::new(&self.reactor)
+            .expect("a clock is moved from outside the reactor, not from its callbacks");
+        for _ in 0..TURNS_MAX {
+            turner.turn(Patience::None).expect("a simulated poll cannot fail");
+            if !turner.has_work() && !self.backend.has_events() && !self.is_timer_due() {
+                return;
+            }
+        }
+        panic!("the reactor did not come to rest within {TURNS_MAX} turns");
+    }
+
+    /// Moves the time on, stopping at each timer on the way. Calls that are made then and set
+    /// timers within the same span have those come due, too.
+    ///
+    /// # Panics
+    ///
+    /// As [`pump`](Clock::pump).
+    pub fn advance(&self, duration: Duration) {
+        let target = self.now() + duration;
+        self.pump();
+        while let Some(deadline) = self.next_deadline()
+            && deadline <= target
+        {
+            self.backend.time().move_to(deadline);
+            self.pump();
+        }
+        self.backend.time().move_to(target);
+    }
+
+    /// Returns how many calls are still to be made later.
+    #[must_use]
+    pub fn pending_calls(&self) -> usize {
+        self.reactor.core().timers.borrow().len()
+    }
+
+    /// Returns how many tasks have not come to their end.
+    #[must_use]
+    pub fn pending_tasks(&self) -> usize {
+        self.reactor.core().tasks.borrow().len()
+    }
+
+    /// Returns how many connections and listening ports are open.
+    #[must_use]
+    pub fn open_connections(&self) -> usize {
+        self.reactor.core().sources.borrow().len()
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        self.reactor.core().timers.borrow_mut().next_deadline()
+    }
+
+    fn is_timer_due(&self) -> bool {
+        self.next_deadline().is_some_and(|deadline| deadline <= self.now())
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Clock {
+        Clock::new()
+    }
+}
+
+impl Drop for Clock {
+    fn drop(&mut self) {
+        self.reactor.stop();
+        // It fails only if somebody has run it to its end before.
+        let _ = self.reactor.run();
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Clock").field("now", &self.now()).field("reactor", &self.reactor).finish()
+    }
+}
+
+/// Turns within which a reactor must come to rest.
+const TURNS_MAX: usize = 1_000_000;

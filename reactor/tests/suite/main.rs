@@ -1,0 +1,5 @@
+//! All integration tests of the reactor: one binary, one module a subject.
+
+mod reactor;
+mod support;
+mod transport;
