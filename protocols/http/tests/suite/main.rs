@@ -2,6 +2,10 @@
 
 mod request;
 mod response;
+mod server;
+mod server_body;
+mod server_time;
+mod support;
 
 /// Property tests draw the same cases in every run; a case that failed becomes a test of its own.
 fn deterministic(cases: u32) -> proptest::test_runner::Config {

@@ -1,0 +1,78 @@
+//! The `Date` field, written once a second.
+
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, SystemTime};
+
+use ropewalk::{Instant, Reactor};
+
+/// The text of the present second, as `Sun, 06 Nov 1994 08:49:37 GMT`.
+#[derive(Debug)]
+pub(crate) struct DateCache {
+    text: RefCell<String>,
+    valid_until: Cell<Instant>,
+}
+
+impl DateCache {
+    pub(crate) fn new() -> Self {
+        DateCache { text: RefCell::new(String::new()), valid_until: Cell::new(Instant::START) }
+    }
+
+    /// Calls `f` with the text for `now`, which has to be the reactor's present time or just before it.
+    pub(crate) fn with<T>(&self, reactor: &Reactor, now: Instant, f: impl FnOnce(&[u8]) -> T) -> T {
+        if now >= self.valid_until.get() || self.text.borrow().is_empty() {
+            self.refresh(reactor.wall_clock(), now);
+        }
+        f(self.text.borrow().as_bytes())
+    }
+
+    #[cold]
+    fn refresh(&self, wall_clock: SystemTime, now: Instant) {
+        // Before 1970 or beyond 9999 the formatting crate panics; a clock that is so wrong gets 1970.
+        let since_epoch = wall_clock
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .ok()
+            .filter(|time| time.as_secs() < 253_402_300_800)
+            .unwrap_or_default();
+        let text = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + since_epoch);
+        *self.text.borrow_mut() = text;
+        let left = Duration::from_nanos(1_000_000_000 - u64::from(since_epoch.subsec_nanos()));
+        self.valid_until.set(now + left);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_that_are_far_out_do_no_harm() {
+        let cache = DateCache::new();
+        for (why, wall_clock, expected) in [
+            (
+                "as usual",
+                SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777),
+                "Sun, 06 Nov 1994 08:49:37 GMT",
+            ),
+            (
+                "before 1970",
+                SystemTime::UNIX_EPOCH - Duration::from_secs(1),
+                "Thu, 01 Jan 1970 00:00:00 GMT",
+            ),
+            (
+                "year 10000",
+                SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_800),
+                "Thu, 01 Jan 1970 00:00:00 GMT",
+            ),
+        ] {
+            cache.refresh(wall_clock, Instant::START);
+            assert_eq!(*cache.text.borrow(), expected, "{why}");
+        }
+    }
+
+    #[test]
+    fn a_text_is_good_until_the_second_ends() {
+        let cache = DateCache::new();
+        cache.refresh(SystemTime::UNIX_EPOCH + Duration::from_millis(5_250), Instant::START);
+        assert_eq!(cache.valid_until.get(), Instant::START + Duration::from_millis(750));
+    }
+}
