@@ -106,6 +106,7 @@ impl LogContext {
     }
 
     /// Returns the context in force on this thread.
+    #[inline]
     pub fn current() -> Self {
         CURRENT.with(|current| {
             let context = current.context.take();
@@ -115,7 +116,19 @@ impl LogContext {
         })
     }
 
+    /// Returns the context in force on this thread; quicker if that is a copy of `likely`.
+    #[inline]
+    pub(crate) fn current_or_copy(likely: &LogContext) -> Self {
+        if is_current(likely) { likely.clone() } else { Self::current() }
+    }
+
+    #[inline]
+    fn address(&self) -> *const Inner {
+        self.0.as_ref().map_or(std::ptr::null(), Rc::as_ptr)
+    }
+
     /// Calls `f` with this context in force, and restores the one before, also if `f` panics.
+    #[inline]
     pub fn run<T>(&self, f: impl FnOnce() -> T) -> T {
         let _restore = Restore(swap(self.clone()));
         f()
@@ -225,27 +238,22 @@ impl<F> Drop for Scope<F> {
 /// Puts a context in force and returns the one that was.
 ///
 /// Charges the time since the last change to the context that goes.
+#[inline]
 pub(crate) fn swap(context: LogContext) -> LogContext {
     CURRENT.with(|current| {
+        let address = context.address();
         let before = LogContext(current.context.replace(context.0));
-        current.change_slice(&before);
+        if current.address.replace(address) != address {
+            current.end_slice(&before);
+        }
         before
     })
 }
 
-/// Whether `context` is in force; what a trampoline asks before it calls [`swap`].
+/// Whether `context` is in force; what a chain of callbacks asks before it calls [`swap`].
 #[inline]
 pub(crate) fn is_current(context: &LogContext) -> bool {
-    CURRENT.with(|current| {
-        let in_force = current.context.take();
-        let same = match (&in_force, &context.0) {
-            (Some(a), Some(b)) => Rc::ptr_eq(a, b),
-            (None, None) => true,
-            _ => false,
-        };
-        current.context.set(in_force);
-        same
-    })
+    CURRENT.with(|current| current.address.get() == context.address())
 }
 
 /// Tells what the time is, as the distance from any fixed moment; never goes back.
@@ -266,6 +274,7 @@ pub(crate) fn install_clock(clock: Option<AccountingClock>) -> Option<Accounting
 pub(crate) struct Restore(pub(crate) LogContext);
 
 impl Drop for Restore {
+    #[inline]
     fn drop(&mut self) {
         swap(std::mem::take(&mut self.0));
     }
@@ -273,6 +282,8 @@ impl Drop for Restore {
 
 struct Current {
     context: Cell<Option<Rc<Inner>>>,
+    /// Where that context lies, for comparing without taking it out of its cell.
+    address: Cell<*const Inner>,
     slice_started: Cell<Duration>,
     clock: RefCell<Option<AccountingClock>>,
 }
@@ -280,21 +291,6 @@ struct Current {
 impl Current {
     fn time(&self) -> Option<Duration> {
         self.clock.borrow().as_ref().map(|clock| clock())
-    }
-
-    #[inline]
-    fn change_slice(&self, before: &LogContext) {
-        // Between the sentinel and the sentinel there is nothing to measure.
-        let after = self.context.take();
-        let (is_measured, is_same) = match (&before.0, &after) {
-            (Some(a), Some(b)) => (true, Rc::ptr_eq(a, b)),
-            (None, None) => (false, true),
-            _ => (true, false),
-        };
-        self.context.set(after);
-        if is_measured && !is_same {
-            self.end_slice(before);
-        }
     }
 
     fn end_slice(&self, before: &LogContext) {
@@ -318,6 +314,7 @@ thread_local! {
     static CURRENT: ManuallyDrop<Current> = const {
         ManuallyDrop::new(Current {
             context: Cell::new(None),
+            address: Cell::new(std::ptr::null()),
             slice_started: Cell::new(Duration::ZERO),
             clock: RefCell::new(None),
         })

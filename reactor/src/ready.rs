@@ -149,6 +149,7 @@ pub(crate) fn take_awaiting() -> Option<CancelHandle> {
 }
 
 /// Says that a chain of callbacks is running until the guard is dropped.
+#[inline]
 pub(crate) fn enter_chain() -> InChain {
     THREAD.with(|thread| thread.chains.set(thread.chains.get() + 1));
     InChain

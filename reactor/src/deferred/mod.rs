@@ -26,6 +26,7 @@ pub use self::observable::ObservableDeferred;
 pub(crate) use self::step::Outcome;
 use self::step::{Callback, Head, Job, Next, Node, OnBoth, OnEither, OnFailure, OnValue, Origin};
 pub use self::sync::{DeferredLock, DeferredSemaphore, Guard, Linearizer};
+use self::unhandled::Unhandled;
 pub use self::unhandled::UnhandledFailure;
 use crate::context::LogContext;
 use crate::failure::{Failure, ResolverDropped};
@@ -66,9 +67,11 @@ pub struct Deferred<T: 'static>(Repr<T>);
 
 enum Repr<T: 'static> {
     /// Has its result; no chain was ever needed, or it has been taken out of it.
-    Ready(Outcome<T>),
+    Value(T),
+    Failed(Unhandled),
     /// The last node of a chain, and its origin for cancelling.
     Pending(Rc<Node<T, dyn Job>>, Rc<dyn Head>),
+    /// Was awaited and has given its result.
     Taken,
 }
 
@@ -126,7 +129,10 @@ impl<T: 'static> Deferred<T> {
 
     #[inline]
     pub(crate) fn ready(outcome: Outcome<T>) -> Self {
-        Self(Repr::Ready(outcome))
+        match outcome {
+            Ok(value) => Self(Repr::Value(value)),
+            Err(failure) => Self(Repr::Failed(Unhandled::new(failure))),
+        }
     }
 
     #[cold]
@@ -219,7 +225,7 @@ impl<T: 'static> Deferred<T> {
     /// Whether the deferred has its result.
     pub fn is_fired(&self) -> bool {
         match &self.0 {
-            Repr::Ready(_) => true,
+            Repr::Value(_) | Repr::Failed(_) => true,
             Repr::Pending(tail, _) => {
                 let value = tail.value.take();
                 let is_fired = value.is_some();
@@ -236,37 +242,33 @@ impl<T: 'static> Deferred<T> {
     ///
     /// The deferred itself if it has none yet.
     pub fn into_result(mut self) -> Result<Result<T, Failure>, Self> {
-        match self.take_outcome() {
-            Some(outcome) => Ok(outcome),
-            None => Err(self),
-        }
+        self.take_outcome().ok_or(self)
     }
 
     #[track_caller]
     #[inline]
-    fn add_step<U: 'static>(mut self, callback: impl Callback<T, U>) -> Deferred<U> {
-        match self.take_repr() {
-            Repr::Ready(outcome) => step::call_guarded(callback, outcome),
+    fn add_step<U: 'static>(self, callback: impl Callback<T, U>) -> Deferred<U> {
+        match self.0 {
             Repr::Pending(tail, head) => match tail.value.take() {
-                Some(outcome) => step::call_guarded(callback, outcome),
                 None => {
-                    let step = Node::step(callback, Location::caller());
+                    let context = LogContext::current_or_copy(&tail.context);
+                    let step = Node::step(callback, context, Location::caller());
                     tail.next.set(Next::Step(step.clone()));
                     Deferred(Repr::Pending(step, head))
                 }
+                Some(outcome) => step::call_guarded(callback, outcome),
             },
-            Repr::Taken => unreachable!("only `self` by value takes the representation"),
+            Repr::Value(value) => step::call_guarded(callback, Ok(value)),
+            Repr::Failed(failure) => step::call_guarded(callback, Err(failure.handle())),
+            // Somebody awaited it and now wants the result again.
+            Repr::Taken => Deferred::fail(ResultTaken),
         }
     }
 
-    #[inline]
-    fn take_repr(&mut self) -> Repr<T> {
-        mem::replace(&mut self.0, Repr::Taken)
-    }
-
     fn take_outcome(&mut self) -> Option<Outcome<T>> {
-        match self.take_repr() {
-            Repr::Ready(outcome) => Some(outcome),
+        match mem::replace(&mut self.0, Repr::Taken) {
+            Repr::Value(value) => Some(Ok(value)),
+            Repr::Failed(failure) => Some(Err(failure.handle())),
             Repr::Pending(tail, head) => {
                 let outcome = tail.value.take();
                 if outcome.is_none() {
@@ -274,7 +276,7 @@ impl<T: 'static> Deferred<T> {
                 }
                 outcome
             }
-            Repr::Taken => None,
+            Repr::Taken => Some(Err(Failure::new(ResultTaken))),
         }
     }
 }
@@ -282,19 +284,14 @@ impl<T: 'static> Deferred<T> {
 impl<T: 'static> Future for Deferred<T> {
     type Output = Result<T, Failure>;
 
-    /// # Panics
-    ///
-    /// If polled again after it gave its result.
+    /// Fails with [`ResultTaken`] if polled again after it gave its result.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if let Some(outcome) = self.take_outcome() {
             return Poll::Ready(outcome);
         }
-        match &self.0 {
-            Repr::Pending(tail, _) => {
-                tail.next.set(Next::Task(cx.waker().clone()));
-                ready::note_awaiting(self.cancel_handle());
-            }
-            _ => panic!("deferred polled after it gave its result"),
+        if let Repr::Pending(tail, _) = &self.0 {
+            tail.next.set(Next::Task(cx.waker().clone()));
+            ready::note_awaiting(self.cancel_handle());
         }
         Poll::Pending
     }
@@ -308,24 +305,10 @@ impl<T: 'static> From<Result<T, Failure>> for Deferred<T> {
     }
 }
 
-impl<T: 'static> Drop for Deferred<T> {
-    #[inline]
-    fn drop(&mut self) {
-        match self.take_repr() {
-            Repr::Ready(Err(failure)) => unhandled::report(&failure, None),
-            Repr::Ready(Ok(_)) | Repr::Taken => {}
-            Repr::Pending(tail, head) => drop_pending(tail, head),
-        }
-    }
-}
-
-/// Detaches from a chain. If the chain's resolver went away without having run it, this handle is the
-/// last owner of a step whose closure may own the next such handle, and so on.
-fn drop_pending<T: 'static>(tail: Rc<Node<T, dyn Job>>, head: Rc<dyn Head>) {
-    if Rc::strong_count(&tail) == 1 || Rc::strong_count(&head) == 1 {
-        ready::drop_in_turn(Box::new((tail, head)));
-    }
-}
+/// The result of a deferred was asked for again after it had been awaited.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the deferred has given its result already, to whoever awaited it")]
+pub struct ResultTaken;
 
 impl<T: 'static> fmt::Debug for Deferred<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

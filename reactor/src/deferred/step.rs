@@ -9,12 +9,14 @@
 //! Nothing here recurses over the length of a chain: [`run`] asks one node after the other to hand its
 //! result on, and dropping takes the list apart link by link.
 
+use std::any::Any;
 use std::cell::Cell;
+use std::mem;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::{Rc, Weak};
 use std::task::Waker;
 
-use super::{Deferred, IntoDeferred, Repr, unhandled};
+use super::{Deferred, IntoDeferred, Repr, ResultTaken, unhandled};
 use crate::context::{self, LogContext};
 use crate::failure::{CancelledError, Failure};
 use crate::ready;
@@ -26,7 +28,8 @@ pub(crate) type Outcome<T> = Result<T, Failure>;
 pub(super) struct Node<T, J: ?Sized> {
     pub(super) value: Cell<Option<Outcome<T>>>,
     pub(super) next: Cell<Next<T>>,
-    context: Cell<LogContext>,
+    /// In force when the node was made, while its callback runs, and when its failure is reported.
+    pub(super) context: LogContext,
     created: &'static Location<'static>,
     /// What fills the slot: an [`Origin`] or a [`Step`]. Last, so that it can be `dyn`.
     job: J,
@@ -47,10 +50,22 @@ pub(super) struct Origin {
 }
 
 /// A callback that waits for the node before it. Empty once it has been called.
-pub(super) struct Step<F>(Cell<Option<F>>);
+pub(super) struct Step<F: 'static>(Cell<Option<F>>);
 
 impl Job for Origin {}
 impl<F> Job for Step<F> {}
+
+impl<F: 'static> Drop for Step<F> {
+    #[inline]
+    fn drop(&mut self) {
+        // The chain went away before it ran. What the closure owns may own the next such chain.
+        if mem::needs_drop::<F>()
+            && let Some(callback) = self.0.take()
+        {
+            ready::drop_in_turn(Box::new(callback));
+        }
+    }
+}
 
 /// Who gets a node's value.
 pub(super) enum Next<T> {
@@ -77,6 +92,9 @@ impl<T> Next<T> {
 pub(super) trait Link {
     /// Hands the value on and returns the node that has one now.
     fn forward(self: Rc<Self>, run: &mut Run) -> Option<Rc<dyn Link>>;
+
+    /// Puts a failure in place of the value that a panicking callback did not give.
+    fn fail(&self, failure: Failure);
 
     /// Takes the next node out, for dropping.
     fn detach_next(&self) -> Option<Rc<dyn Link>>;
@@ -167,11 +185,11 @@ pub(super) fn call_guarded<T, U>(callback: impl Callback<T, U>, input: Outcome<T
 
 impl<T, J> Node<T, J> {
     #[inline]
-    fn new(job: J, created: &'static Location<'static>) -> Rc<Self> {
+    fn new(job: J, context: LogContext, created: &'static Location<'static>) -> Rc<Self> {
         Rc::new(Self {
             value: Cell::new(None),
             next: Cell::new(Next::Nobody),
-            context: Cell::new(LogContext::current()),
+            context,
             created,
             job,
         })
@@ -186,7 +204,7 @@ impl<T: 'static> Node<T, Origin> {
             inner: Cell::new(None),
             outer: Cell::new(None),
         };
-        Self::new(origin, created)
+        Self::new(origin, LogContext::current(), created)
     }
 
     pub(super) fn set_canceller(&self, canceller: Option<Box<dyn FnOnce()>>) {
@@ -222,29 +240,37 @@ impl<T: 'static> Node<T, Origin> {
 
 impl<T: 'static, F: 'static> Node<T, Step<F>> {
     #[inline]
-    pub(super) fn step(callback: F, created: &'static Location<'static>) -> Rc<Self> {
-        Self::new(Step(Cell::new(Some(callback))), created)
+    pub(super) fn step(
+        callback: F,
+        context: LogContext,
+        created: &'static Location<'static>,
+    ) -> Rc<Self> {
+        Self::new(Step(Cell::new(Some(callback))), context, created)
     }
 }
 
 impl<T, U: 'static, F: Callback<T, U>> Receive<T> for Node<U, Step<F>> {
     fn receive(self: Rc<Self>, input: Outcome<T>, run: &mut Run) -> Option<Rc<dyn Link>> {
         let callback = self.job.0.take()?;
-        run.enter(self.context.take());
-        let mut result = call_guarded(callback, input);
-        match result.take_repr() {
-            Repr::Ready(value) => self.value.set(Some(value)),
+        run.enter(&self.context);
+        let mut guard = PanicGuard { run, node: Some(self) };
+        let result = callback.call(input);
+        let this = guard.node.take()?;
+        drop(guard);
+        match result.0 {
+            Repr::Value(value) => this.value.set(Some(Ok(value))),
+            Repr::Failed(failure) => this.value.set(Some(Err(failure.handle()))),
             Repr::Pending(tail, head) => match tail.value.take() {
-                Some(value) => self.value.set(Some(value)),
+                Some(value) => this.value.set(Some(value)),
                 None => {
-                    tail.next.set(Next::Outer(self));
+                    tail.next.set(Next::Outer(this));
                     run.wait_for(&head);
                     return None;
                 }
             },
-            Repr::Taken => return None,
+            Repr::Taken => this.fail(Failure::new(ResultTaken)),
         }
-        Some(self)
+        Some(this)
     }
 }
 
@@ -257,27 +283,30 @@ impl<U: 'static, F: 'static> Adopt<U> for Node<U, Step<F>> {
 
 impl<T: 'static, J: 'static> Link for Node<T, J> {
     fn forward(self: Rc<Self>, run: &mut Run) -> Option<Rc<dyn Link>> {
-        match self.next.replace(Next::Nobody) {
-            Next::Step(step) => {
-                let value = self.value.take()?;
-                drop(self);
-                step.receive(value, run)
-            }
-            Next::Outer(step) => {
-                let value = self.value.take()?;
-                run.resume_outer();
-                Some(step.adopt(value))
-            }
-            Next::Task(waker) => {
-                waker.wake();
-                None
-            }
-            Next::Nobody => {
-                // A failure left lying here is logged in the context that it came from.
-                self.context.set(LogContext::current());
-                None
-            }
+        // Nearly always this is the only owner. Then all goes on the stack, and the memory is free
+        // before the next callback runs.
+        match Rc::try_unwrap(self) {
+            Ok(node) => match node.next.replace(Next::Nobody) {
+                // Nobody is left who could take it; dropping reports a failure.
+                Next::Nobody | Next::Task(_) => None,
+                Next::Step(step) => {
+                    let value = node.value.take()?;
+                    drop(node);
+                    step.receive(value, run)
+                }
+                Next::Outer(step) => {
+                    let value = node.value.take()?;
+                    drop(node);
+                    run.resume_outer();
+                    Some(step.adopt(value))
+                }
+            },
+            Err(node) => node.forward_shared(run),
         }
+    }
+
+    fn fail(&self, failure: Failure) {
+        self.value.set(Some(Err(failure)));
     }
 
     fn detach_next(&self) -> Option<Rc<dyn Link>> {
@@ -285,15 +314,62 @@ impl<T: 'static, J: 'static> Link for Node<T, J> {
     }
 }
 
-impl<T, J: ?Sized> Drop for Node<T, J> {
-    fn drop(&mut self) {
-        let mut link = self.next.replace(Next::Nobody).into_link();
-        while let Some(node) = link {
-            link = if Rc::strong_count(&node) == 1 { node.detach_next() } else { None };
+impl<T: 'static, J: 'static> Node<T, J> {
+    /// Forwards the value of a node that a deferred or a resolver also owns.
+    fn forward_shared(&self, run: &mut Run) -> Option<Rc<dyn Link>> {
+        match self.next.replace(Next::Nobody) {
+            Next::Nobody => None,
+            Next::Task(waker) => {
+                waker.wake();
+                None
+            }
+            Next::Step(step) => step.receive(self.value.take()?, run),
+            Next::Outer(step) => {
+                let value = self.value.take()?;
+                run.resume_outer();
+                Some(step.adopt(value))
+            }
         }
-        if let Some(Err(failure)) = self.value.take() {
-            let _restore = context::Restore(context::swap(self.context.take()));
-            unhandled::report(&failure, Some(self.created));
+    }
+}
+
+impl<T, J: ?Sized> Drop for Node<T, J> {
+    #[inline]
+    fn drop(&mut self) {
+        if matches!(self.next.get_mut(), Next::Step(_) | Next::Outer(_)) {
+            drop_chain(self.next.replace(Next::Nobody).into_link());
+        }
+        if matches!(self.value.get_mut(), Some(Err(_)))
+            && let Some(Err(failure)) = self.value.take()
+        {
+            report_unhandled(&self.context, &failure, self.created);
+        }
+    }
+}
+
+#[cold]
+fn drop_chain(mut link: Option<Rc<dyn Link>>) {
+    while let Some(node) = link {
+        link = if Rc::strong_count(&node) == 1 { node.detach_next() } else { None };
+    }
+}
+
+#[cold]
+fn report_unhandled(context: &LogContext, failure: &Failure, created: &'static Location<'static>) {
+    context.run(|| unhandled::report(failure, Some(created)));
+}
+
+/// Tells the running loop which callback panicked.
+struct PanicGuard<'a, T: 'static, F: 'static> {
+    run: &'a mut Run,
+    node: Option<Rc<Node<T, Step<F>>>>,
+}
+
+impl<T: 'static, F: 'static> Drop for PanicGuard<'_, T, F> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(node) = self.node.take() {
+            self.run.panicked = Some(node);
         }
     }
 }
@@ -345,23 +421,48 @@ pub(super) struct Run {
     head: Option<Rc<dyn Head>>,
     /// The context that was in force before the first step changed it.
     home: Option<LogContext>,
+    /// The step whose callback has just panicked.
+    panicked: Option<Rc<dyn Link>>,
     _in_chain: ready::InChain,
 }
 
 fn run(head: Rc<dyn Head>, first: Rc<dyn Link>) {
-    let mut run = Run { head: Some(head), home: None, _in_chain: ready::enter_chain() };
+    let in_chain = ready::enter_chain();
+    let mut run = Run { head: Some(head), home: None, panicked: None, _in_chain: in_chain };
     let mut link = Some(first);
-    while let Some(node) = link {
-        link = node.forward(&mut run);
+    // One guard for the whole run: setting one up for each callback would cost more than the rest of
+    // the step does.
+    while let Err(payload) = catch_unwind(AssertUnwindSafe(|| run.go(link.take()))) {
+        run.recover(payload, &mut link);
     }
 }
 
 impl Run {
+    #[inline]
+    fn go(&mut self, mut link: Option<Rc<dyn Link>>) {
+        while let Some(node) = link {
+            link = node.forward(self);
+        }
+    }
+
+    /// Goes on behind a panic: with the failure of the callback, if it came from one.
+    #[cold]
+    fn recover(&mut self, payload: Box<dyn Any + Send>, link: &mut Option<Rc<dyn Link>>) {
+        let failure = Failure::from_panic(payload);
+        match self.panicked.take() {
+            Some(node) => {
+                node.fail(failure);
+                *link = Some(node);
+            }
+            None => log::error!("dropping what a callback left failed: {failure}"),
+        }
+    }
+
     /// Puts a step's context in force.
     #[inline]
-    fn enter(&mut self, context: LogContext) {
-        if !context::is_current(&context) {
-            let before = context::swap(context);
+    fn enter(&mut self, context: &LogContext) {
+        if !context::is_current(context) {
+            let before = context::swap(context.clone());
             self.home.get_or_insert(before);
         }
     }

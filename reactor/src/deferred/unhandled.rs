@@ -21,6 +21,27 @@ pub struct UnhandledFailure {
     pub deferred_created: Option<&'static Location<'static>>,
 }
 
+/// A failure that is reported when it is dropped, unless somebody handles it.
+pub(super) struct Unhandled(Option<Failure>);
+
+impl Unhandled {
+    pub(super) fn new(failure: Failure) -> Self {
+        Self(Some(failure))
+    }
+
+    pub(super) fn handle(mut self) -> Failure {
+        self.0.take().expect("it is there until it is handled, which happens once")
+    }
+}
+
+impl Drop for Unhandled {
+    fn drop(&mut self) {
+        if let Some(failure) = self.0.take() {
+            report(&failure, None);
+        }
+    }
+}
+
 /// Reports a failure in the current context.
 #[cold]
 pub(crate) fn report(failure: &Failure, created: Option<&'static Location<'static>>) {
