@@ -19,6 +19,7 @@ use crate::ready::{Job, ReadyQueue};
 use crate::remote::ReactorRemote;
 use crate::signals::SignalSource;
 use crate::slots::{Key, Slots};
+use crate::threads::ThreadPools;
 use crate::timers::Timers;
 use crate::transport::buffer::Spares;
 use crate::transport::link::Link;
@@ -32,6 +33,7 @@ pub(crate) struct Core {
     pub(crate) remote: ReactorRemote,
     pub(crate) timers: RefCell<Timers>,
     pub(crate) tasks: RefCell<Tasks>,
+    pub(crate) thread_pools: ThreadPools,
     /// Everything that events arrive for.
     pub(crate) sources: RefCell<Slots<Source>>,
     /// Sources that may have more to read although no further edge will say so.
@@ -70,6 +72,7 @@ impl Core {
             ready: ReadyQueue::new(remote.id()),
             remote,
             tasks: RefCell::new(Tasks::new()),
+            thread_pools: ThreadPools::default(),
             timers: RefCell::new(Timers::new()),
             sources: RefCell::new(Slots::new()),
             unread: RefCell::default(),

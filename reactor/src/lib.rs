@@ -1,6 +1,7 @@
 //! A single-threaded event-loop reactor with deferreds.
 
 mod backend;
+mod background;
 pub mod cache;
 mod clock;
 mod context;
@@ -13,15 +14,18 @@ mod protocol;
 mod reactor;
 mod ready;
 mod remote;
+mod service;
 mod signals;
 mod slots;
 mod sys;
 mod teardown;
 pub mod testing;
+mod threads;
 mod timers;
 mod transport;
 mod turn;
 
+pub use background::run_as_background_process;
 pub use clock::Instant;
 pub use context::{LogContext, Scope, Usage};
 pub use deferred::{
@@ -34,7 +38,9 @@ pub use flow::{Consumer, Producer, Streaming};
 pub use protocol::{Address, ConnectError, ConnectionLost, Factory, Protocol};
 pub use reactor::Reactor;
 pub use remote::ReactorRemote;
+pub use service::{MultiService, Service, StartError};
 pub use signals::Signal;
+pub use threads::{ThreadPool, ThreadPoolError, ThreadPoolOptions, ThreadPoolStatistics};
 pub use timers::DelayedCall;
 pub use transport::Transport;
 pub use transport::tcp::{ListenOptions, ListeningPort};

@@ -65,6 +65,10 @@ impl Reactor {
         Reactor { core: Rc::new(Core::new(backend)) }
     }
 
+    pub(crate) fn from_core(core: Rc<Core>) -> Reactor {
+        Reactor { core }
+    }
+
     pub(crate) fn core(&self) -> &Rc<Core> {
         &self.core
     }

@@ -39,7 +39,6 @@ pub(crate) trait Backend {
     fn alarm(&self) -> Alarm;
 
     /// Whether jobs for threads run on the loop's thread, at times that the backend picks.
-    #[expect(dead_code, reason = "thread pools, which ask this, land next")]
     fn runs_thread_jobs_inline(&self) -> bool;
 
     fn listen(&self, address: SocketAddr, options: &ListenOptions) -> io::Result<Listener>;
