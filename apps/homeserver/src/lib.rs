@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod events;
 pub mod model;
 pub mod storage;
 pub mod streams;

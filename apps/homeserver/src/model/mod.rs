@@ -31,4 +31,4 @@ pub use state_map::StateMap;
 pub use visibility::HistoryVisibility;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

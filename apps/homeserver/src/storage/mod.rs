@@ -4,6 +4,7 @@
 //! [`databases`] hold one file for each family of tables, [`engine`] hides the SQL driver. Storage
 //! has never heard of HTTP, replication or federation: those watch positions and pull rows.
 
+pub mod controllers;
 pub mod databases;
 pub mod engine;
 pub mod keys;

@@ -5,4 +5,4 @@ mod client_format;
 mod events;
 mod redaction;
 mod resolution;
-pub(super) mod rooms;
+pub(crate) mod rooms;

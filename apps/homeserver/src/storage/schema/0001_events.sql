@@ -42,7 +42,8 @@ CREATE TABLE events (
     rejected         TEXT,
     -- 1: passed on its own ground but not against the current state.
     soft_failed      INTEGER NOT NULL DEFAULT 0,
-    -- The state before it, and after it. Rejected events leave the state as it was. NULL: outlier.
+    -- The state before it, and after it. Rejected events leave the state as it was. Both are NULL for
+    -- outliers, `state_before` for create events, too.
     state_before     INTEGER,
     state_after      INTEGER,
     -- For a state event, the event that it replaced in the state before it.

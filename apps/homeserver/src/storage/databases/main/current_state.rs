@@ -2,34 +2,26 @@
 
 use ruma::{OwnedUserId, UserId};
 
+use crate::model::StateMap;
 use crate::storage::engine::{StorageError, Txn, WriteTxn, params};
 use crate::storage::keys::{EventKey, RoomKey};
 
-/// An entry of a state, with the ids that state events are known by.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub struct StateEntry {
-    /// The event's type.
-    pub event_type: String,
-    /// The event's state key.
-    pub state_key: String,
-    /// The event.
-    pub event: EventKey,
-}
-
-/// Returns the whole current state of a room, by type and state key.
+/// Returns the whole current state of a room.
 ///
 /// # Errors
 ///
 /// If the database fails.
-pub fn entries(txn: &Txn<'_>, room: RoomKey) -> Result<Vec<StateEntry>, StorageError> {
-    txn.query(
-        "SELECT type, state_key, event FROM current_state WHERE room = ?1
-         ORDER BY type, state_key",
+pub fn entries(txn: &Txn<'_>, room: RoomKey) -> Result<StateMap<EventKey>, StorageError> {
+    let mut found = StateMap::new();
+    txn.query_each(
+        "SELECT type, state_key, event FROM current_state WHERE room = ?1",
         params![room],
         |row| {
-            Ok(StateEntry { event_type: row.get(0)?, state_key: row.get(1)?, event: row.get(2)? })
+            found.insert(row.get(0)?, row.get(1)?, row.get(2)?);
+            Ok(())
         },
-    )
+    )?;
+    Ok(found)
 }
 
 /// Returns the current state event of that type and state key.
@@ -142,6 +134,15 @@ pub fn put(
         params![room, event_type, state_key, event, membership],
     )
     .map(|_| ())
+}
+
+/// Takes everything out of the current state of a room that we have left.
+///
+/// # Errors
+///
+/// If the database fails.
+pub fn remove_all(txn: &WriteTxn<'_>, room: RoomKey) -> Result<(), StorageError> {
+    txn.execute("DELETE FROM current_state WHERE room = ?1", params![room]).map(|_| ())
 }
 
 /// Takes an entry out of the current state.

@@ -32,7 +32,7 @@ pub struct EventRow {
     pub rejected: Option<String>,
     /// Whether it failed authorisation against the current state only.
     pub soft_failed: bool,
-    /// The state before it; none for outliers.
+    /// The state before it; none for outliers and create events.
     pub state_before: Option<StateGroup>,
     /// The state after it; none for outliers.
     pub state_after: Option<StateGroup>,
@@ -295,8 +295,12 @@ pub struct NewEvent<'a> {
     pub rejected: Option<&'a str>,
     /// Whether it failed authorisation against the current state.
     pub soft_failed: bool,
-    /// The state before and after it; none for an outlier.
-    pub states: Option<(StateGroup, StateGroup)>,
+    /// Known, but the state at it is not.
+    pub outlier: bool,
+    /// The state before it; none for an outlier and for a create event.
+    pub state_before: Option<StateGroup>,
+    /// The state after it; none for an outlier.
+    pub state_after: Option<StateGroup>,
     /// For a state event, the event that it replaced.
     pub replaces: Option<EventKey>,
     /// Where it stands in the auth graph, for a state event.
@@ -329,11 +333,11 @@ pub fn insert(txn: &WriteTxn<'_>, key: EventKey, event: &NewEvent<'_>) -> Result
             event.sender,
             event.origin_server_ts,
             event.received_ts,
-            event.states.is_none(),
+            event.outlier,
             event.rejected,
             event.soft_failed,
-            event.states.map(|(before, _)| before),
-            event.states.map(|(_, after)| after),
+            event.state_before,
+            event.state_after,
             event.replaces,
             event.auth_height,
             event.transaction.map(|(device_id, _)| device_id),
@@ -352,14 +356,14 @@ pub fn insert(txn: &WriteTxn<'_>, key: EventKey, event: &NewEvent<'_>) -> Result
 pub fn clear_outlier(
     txn: &WriteTxn<'_>,
     key: EventKey,
-    states: (StateGroup, StateGroup),
+    state_before: Option<StateGroup>,
+    state_after: StateGroup,
     soft_failed: bool,
 ) -> Result<(), StorageError> {
-    let (before, after) = states;
     txn.execute(
         "UPDATE events SET outlier = 0, state_before = ?2, state_after = ?3, soft_failed = ?4
          WHERE stream_ordering = ?1",
-        params![key, before, after, soft_failed],
+        params![key, state_before, state_after, soft_failed],
     )
     .map(|_| ())
 }

@@ -1,7 +1,8 @@
 //! Rooms: their ids, versions and directory flags.
 
-use ruma::{OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, UserId};
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 
+use crate::model::RoomVersion;
 use crate::storage::engine::{Row, StorageError, Txn, WriteTxn, params};
 use crate::storage::keys::RoomKey;
 
@@ -13,7 +14,7 @@ pub struct Room {
     /// Its id.
     pub room_id: OwnedRoomId,
     /// Its version, from the create event.
-    pub version: RoomVersionId,
+    pub version: RoomVersion,
     /// Who sent the create event.
     pub creator: OwnedUserId,
 }
@@ -61,7 +62,7 @@ pub fn by_key(txn: &Txn<'_>, room: RoomKey) -> Result<Room, StorageError> {
 pub fn insert(
     txn: &WriteTxn<'_>,
     room_id: &RoomId,
-    version: &RoomVersionId,
+    version: RoomVersion,
     creator: &UserId,
 ) -> Result<RoomKey, StorageError> {
     txn.insert(

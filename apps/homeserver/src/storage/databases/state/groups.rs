@@ -2,15 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use crate::model::StateMap;
 use crate::storage::engine::{StorageError, Txn, WriteTxn, params};
 use crate::storage::keys::{EventKey, RoomKey, StateGroup};
 
 /// Groups that are differences in a row, at most: a lookup walks them. After so many the state is
 /// stored whole, so that on average a group has a hundredth of the state more than its difference.
 pub const CHAIN_LENGTH_MAX: i64 = 100;
-
-/// A whole state: type and state key to event. Ordered, so that whatever is made of it is too.
-pub type StateMap = BTreeMap<(String, String), EventKey>;
 
 /// One entry of a state that is new or different.
 pub type StateChange<'a> = (&'a str, &'a str, EventKey);
@@ -36,10 +34,10 @@ pub fn create(
     if chain_length >= CHAIN_LENGTH_MAX {
         let mut whole = entries(txn, predecessor)?;
         for &(event_type, state_key, event) in changes {
-            whole.insert((event_type.to_owned(), state_key.to_owned()), event);
+            whole.insert(event_type, state_key, event);
         }
         let whole: Vec<StateChange<'_>> =
-            whole.iter().map(|((kind, key), &event)| (&**kind, &**key, event)).collect();
+            whole.iter().map(|(kind, key, &event)| (kind, key, event)).collect();
         return create_whole(txn, room, &whole);
     }
     let group = insert_group(txn, room, Some(predecessor), chain_length + 1)?;
@@ -90,7 +88,7 @@ fn insert_entries(
 /// # Errors
 ///
 /// If the database fails.
-pub fn entries(txn: &Txn<'_>, group: StateGroup) -> Result<StateMap, StorageError> {
+pub fn entries(txn: &Txn<'_>, group: StateGroup) -> Result<StateMap<EventKey>, StorageError> {
     let mut found = StateMap::new();
     // Newest first: what is there already is newer.
     txn.query_each(
@@ -107,7 +105,10 @@ pub fn entries(txn: &Txn<'_>, group: StateGroup) -> Result<StateMap, StorageErro
          ORDER BY distance",
         params![group],
         |row| {
-            found.entry((row.get(0)?, row.get(1)?)).or_insert(row.get(2)?);
+            let (event_type, state_key) = (row.get(0)?, row.get(1)?);
+            if found.get(event_type, state_key).is_none() {
+                found.insert(event_type, state_key, row.get(2)?);
+            }
             Ok(())
         },
     )?;

@@ -4,5 +4,3 @@
 //! it can move out.
 
 pub mod groups;
-
-pub use groups::StateMap;

@@ -1,0 +1,1 @@
+//! Forks: events received from elsewhere.

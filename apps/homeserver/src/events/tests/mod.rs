@@ -1,0 +1,5 @@
+//! The write path against a real database, one thread, no loop.
+
+mod forks;
+mod rooms;
+mod send;
