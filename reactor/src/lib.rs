@@ -25,6 +25,7 @@ mod timers;
 mod transport;
 mod turn;
 
+pub use backend::Stopwatch;
 pub use background::run_as_background_process;
 pub use clock::Instant;
 pub use context::{LogContext, Scope, Usage};

@@ -18,7 +18,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::clock::{Instant, SystemClock};
+use crate::backend::Stopwatch;
 use crate::context::{self, LogContext, Usage};
 use crate::core::Core;
 use crate::deferred::{Deferred, Resolver};
@@ -143,6 +143,7 @@ struct PoolState {
 struct Shared {
     options: ThreadPoolOptions,
     remote: ReactorRemote,
+    stopwatch: Stopwatch,
     pool: u64,
     queue: Mutex<Queue>,
     job_came: Condvar,
@@ -307,6 +308,12 @@ impl Reactor {
         self.core().thread_pools.make(self, options)
     }
 
+    /// Returns the reactor's monotonic clock for use on any thread, as the time since some fixed moment.
+    /// On a simulated reactor it stands still.
+    pub fn stopwatch(&self) -> Stopwatch {
+        self.core().backend.stopwatch()
+    }
+
     /// Runs `f` in a thread of the default pool. See [`ThreadPool::defer`].
     #[track_caller]
     pub fn defer_to_thread<T, E, F>(&self, f: F) -> Deferred<T>
@@ -437,8 +444,8 @@ impl Shared {
 
     /// What a thread does all its life.
     fn work(self: Arc<Self>) {
-        let clock = SystemClock::new();
-        context::install_clock(Some(Rc::new(move || clock.now().since(Instant::START))));
+        let stopwatch = Arc::clone(&self.stopwatch);
+        context::install_clock(Some(Rc::new(move || stopwatch())));
         let mut queue = self.queue();
         loop {
             if let Some((id, job)) = queue.start(None) {
@@ -525,6 +532,7 @@ impl ThreadPools {
             shared: Arc::new(Shared {
                 options,
                 remote: reactor.remote(),
+                stopwatch: reactor.stopwatch(),
                 pool: id,
                 queue: Mutex::default(),
                 job_came: Condvar::new(),

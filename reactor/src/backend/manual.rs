@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{Alarm, Backend, Event, SignalWatch};
+use super::{Alarm, Backend, Event, SignalWatch, Stopwatch};
 use crate::clock::Instant;
 use crate::signals::Signal;
 use crate::slots::Key;
@@ -113,6 +114,12 @@ impl Backend for ManualBackend {
 
     fn alarm(&self) -> Alarm {
         Alarm::Manual
+    }
+
+    /// Stands still: a job, for which no time passes, is all that could watch it.
+    fn stopwatch(&self) -> Stopwatch {
+        let now = self.now().since(Instant::START);
+        Arc::new(move || now)
     }
 
     fn runs_thread_jobs_inline(&self) -> bool {

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use mio::net::{TcpStream, UnixStream};
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
 
-use super::{Alarm, Backend, Event, Readiness, SignalWatch};
+use super::{Alarm, Backend, Event, Readiness, SignalWatch, Stopwatch};
 use crate::clock::{Instant, SystemClock};
 use crate::signals::Signal;
 use crate::slots::Key;
@@ -89,6 +89,11 @@ impl Backend for MioBackend {
 
     fn alarm(&self) -> Alarm {
         Alarm::Mio(Arc::clone(&self.waker))
+    }
+
+    fn stopwatch(&self) -> Stopwatch {
+        let clock = self.clock;
+        Arc::new(move || clock.now().since(Instant::START))
     }
 
     fn runs_thread_jobs_inline(&self) -> bool {

@@ -9,6 +9,7 @@ pub(crate) mod mio;
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::clock::Instant;
@@ -16,6 +17,10 @@ use crate::signals::Signal;
 use crate::slots::Key;
 use crate::transport::stream::{Listener, Stream};
 use crate::transport::tcp::ListenOptions;
+
+/// Tells the time since some fixed moment, on any thread; see
+/// [`Reactor::stopwatch`](crate::Reactor::stopwatch).
+pub type Stopwatch = Arc<dyn Fn() -> Duration + Send + Sync>;
 
 /// The world below a reactor.
 pub(crate) trait Backend {
@@ -37,6 +42,9 @@ pub(crate) trait Backend {
 
     /// Returns what interrupts `wait` from another thread.
     fn alarm(&self) -> Alarm;
+
+    /// Returns the monotonic clock for other threads.
+    fn stopwatch(&self) -> Stopwatch;
 
     /// Whether jobs for threads run on the loop's thread, at times that the backend picks.
     fn runs_thread_jobs_inline(&self) -> bool;
