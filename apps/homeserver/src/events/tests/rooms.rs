@@ -40,10 +40,10 @@ impl Server {
 
     /// What a public room of alice's is made of.
     pub(super) fn new_room(&self, version: RoomVersion) -> NewRoom {
-        let mut levels = json!({"events": {"m.room.tombstone": 150}});
-        if !version.creators_are_privileged() {
-            levels["users"] = json!({"@alice:domain": 100});
-        }
+        let levels = match version.creators_are_privileged() {
+            true => json!({"events": {"m.room.tombstone": 150}}),
+            false => json!({"users": {"@alice:domain": 100}}),
+        };
         let state = |kind: &str, key: &str, content: Value| {
             EventDraft::state(user("alice"), kind, key, object(content))
         };
