@@ -12,6 +12,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use crate::backend::{Backend, Stopwatch};
+use crate::clock::Instant;
+
 /// Names the piece of work that is running (a request, a background process) and counts its cost.
 ///
 /// The context that is current when a callback, timer, task or thread job is registered is in force
@@ -34,7 +37,9 @@ struct Inner {
     name: Box<str>,
     parent: LogContext,
     is_finished: Cell<bool>,
+    /// All costs but the loop time, which is charged too often to copy all of them each time.
     usage: Cell<Usage>,
+    loop_nanos: Cell<u64>,
 }
 
 /// What a context, its children included, has cost so far.
@@ -97,6 +102,7 @@ impl LogContext {
             parent,
             is_finished: Cell::new(false),
             usage: Cell::default(),
+            loop_nanos: Cell::new(0),
         })))
     }
 
@@ -109,6 +115,9 @@ impl LogContext {
     #[inline]
     pub fn current() -> Self {
         CURRENT.with(|current| {
+            if current.address.get().is_null() {
+                return Self::sentinel();
+            }
             let context = current.context.take();
             let copy = context.clone();
             current.context.set(context);
@@ -143,7 +152,7 @@ impl LogContext {
     /// Marks the work as done. Log lines still carry the name; costs go to [`Usage::late`] from here on.
     pub fn finish(&self) {
         if let Some(inner) = &self.0 {
-            settle_running_slice();
+            settle();
             inner.is_finished.set(true);
         }
     }
@@ -190,8 +199,11 @@ impl LogContext {
     /// Returns what this context and its children have cost so far, the slice that is running now
     /// included.
     pub fn usage(&self) -> Usage {
-        settle_running_slice();
-        self.0.as_ref().map_or_else(Usage::default, |inner| inner.usage.get())
+        settle();
+        self.0.as_ref().map_or_else(Usage::default, |inner| {
+            let loop_time = Duration::from_nanos(inner.loop_nanos.get());
+            Usage { loop_time, ..inner.usage.get() }
+        })
     }
 
     /// Adds a cost to this context and all its parents.
@@ -237,17 +249,29 @@ impl<F> Drop for Scope<F> {
 
 /// Puts a context in force and returns the one that was.
 ///
-/// Charges the time since the last change to the context that goes.
+/// Charges the time since the last change to the context that goes; if the sentinel comes, later: see
+/// [`settle`].
 #[inline]
 pub(crate) fn swap(context: LogContext) -> LogContext {
+    CURRENT.with(|current| current.swap(context))
+}
+
+/// Puts a context in force for a callback of the loop, and returns the one that was, for [`leave`].
+#[inline]
+pub(crate) fn enter(context: &LogContext, activity: &'static str) -> LogContext {
     CURRENT.with(|current| {
-        let address = context.address();
-        let before = LogContext(current.context.replace(context.0));
-        if current.address.replace(address) != address {
-            current.end_slice(&before);
-        }
-        before
+        current.activity.set(activity);
+        current.swap(context.clone())
     })
+}
+
+/// Puts the context back in force that was before [`enter`].
+#[inline]
+pub(crate) fn leave(before: LogContext) {
+    CURRENT.with(|current| match before.is_sentinel() {
+        true => current.address.set(std::ptr::null()),
+        false => drop(current.swap(before)),
+    });
 }
 
 /// Whether `context` is in force; what a chain of callbacks asks before it calls [`swap`].
@@ -256,18 +280,31 @@ pub(crate) fn is_current(context: &LogContext) -> bool {
     CURRENT.with(|current| current.address.get() == context.address())
 }
 
-/// Tells what the time is, as the distance from any fixed moment; never goes back.
-pub(crate) type AccountingClock = Rc<dyn Fn() -> Duration>;
+/// What slices of time are measured with.
+pub(crate) enum AccountingClock {
+    Loop(Rc<dyn Backend>),
+    Thread(Stopwatch),
+}
 
 /// Installs the clock that loop time is measured with, and returns the one before. Without a clock no
 /// loop time is counted.
 pub(crate) fn install_clock(clock: Option<AccountingClock>) -> Option<AccountingClock> {
-    settle_running_slice();
+    settle();
     CURRENT.with(|current| {
         let before = current.clock.replace(clock);
         current.slice_started.set(current.time().unwrap_or_default());
         before
     })
+}
+
+/// Charges the running slice up to now: before counters are read or change their meaning, and before
+/// the loop waits or does something that belongs to nobody.
+///
+/// When the sentinel takes over from a context, its slice goes on until another context starts or this
+/// is called, which spares a reading of the clock for each callback.
+#[inline]
+pub(crate) fn settle() {
+    CURRENT.with(|current| current.settle());
 }
 
 /// Restores a context when dropped, so that a panic cannot leak one.
@@ -281,32 +318,106 @@ impl Drop for Restore {
 }
 
 struct Current {
+    /// The context in force; or, while that is the sentinel, the one before, whose slice goes on.
     context: Cell<Option<Rc<Inner>>>,
-    /// Where that context lies, for comparing without taking it out of its cell.
+    /// Where the context in force lies; null for the sentinel.
     address: Cell<*const Inner>,
-    slice_started: Cell<Duration>,
+    slice_started: Cell<Instant>,
+    activity: Cell<&'static str>,
     clock: RefCell<Option<AccountingClock>>,
 }
 
 impl Current {
-    fn time(&self) -> Option<Duration> {
-        self.clock.borrow().as_ref().map(|clock| clock())
+    #[inline]
+    fn time(&self) -> Option<Instant> {
+        self.clock.borrow().as_ref().map(|clock| match clock {
+            AccountingClock::Loop(backend) => backend.now(),
+            AccountingClock::Thread(stopwatch) => Instant::START + stopwatch(),
+        })
     }
 
-    fn end_slice(&self, before: &LogContext) {
+    #[inline]
+    fn swap(&self, context: LogContext) -> LogContext {
+        let address = context.address();
+        let address_before = self.address.replace(address);
+        if address == address_before {
+            return context;
+        }
+        if address.is_null() {
+            // Its slice goes on until somebody else's starts.
+            let before = self.context.take();
+            self.context.set(before.clone());
+            return LogContext(before);
+        }
+        let before = LogContext(self.context.replace(context.0));
+        if before.address() != address {
+            self.end_slice(before.0.as_ref());
+        }
+        if address_before.is_null() { LogContext::sentinel() } else { before }
+    }
+
+    #[inline]
+    fn settle(&self) {
+        let context = self.context.take();
+        if context.is_some() {
+            self.end_slice(context.as_ref());
+            if !self.address.get().is_null() {
+                self.context.set(context);
+            }
+        }
+    }
+
+    #[inline]
+    fn end_slice(&self, inner: Option<&Rc<Inner>>) {
         let Some(now) = self.time() else { return };
         let started = self.slice_started.replace(now);
-        if !before.is_sentinel() {
-            let loop_time = now.saturating_sub(started);
-            before.charge(&Usage { loop_time, ..Usage::default() });
+        if let Some(inner) = inner {
+            let nanos = now.as_nanos().saturating_sub(started.as_nanos());
+            inner.charge_loop(nanos);
+            if nanos > LOOP_HOLD_NANOS_MAX {
+                report_overlong(self.activity.get(), &inner.name, nanos);
+            }
         }
     }
 }
 
-/// Charges the running slice up to now, so that counters can be read or their meaning changed.
-fn settle_running_slice() {
-    CURRENT.with(|current| current.end_slice(&LogContext::current()));
+impl Inner {
+    #[inline]
+    fn charge_loop(&self, nanos: u64) {
+        let mut inner = self;
+        loop {
+            if inner.is_finished.get() {
+                inner.charge_late(nanos);
+            } else {
+                inner.loop_nanos.set(inner.loop_nanos.get() + nanos);
+            }
+            match &inner.parent.0 {
+                Some(parent) => inner = parent,
+                None => return,
+            }
+        }
+    }
+
+    #[cold]
+    fn charge_late(&self, nanos: u64) {
+        let mut usage = self.usage.get();
+        usage.late = usage.late.saturating_add(Duration::from_nanos(nanos));
+        self.usage.set(usage);
+    }
 }
+
+/// Says on behalf of `context` that it kept everybody else waiting.
+#[cold]
+pub(crate) fn report_overlong(what: &str, context: &str, nanos: u64) {
+    let held_ms = nanos / 1_000_000;
+    log::warn!(
+        "{what} held the loop, and everybody else up; let a thread do it \
+         context={context} held_ms={held_ms}"
+    );
+}
+
+/// A slice that takes longer is reported. People notice a pause of a tenth of a second.
+pub(crate) const LOOP_HOLD_NANOS_MAX: u64 = 100_000_000;
 
 thread_local! {
     // Never dropped: a context that is current when its thread ends is leaked, which spares each
@@ -315,7 +426,8 @@ thread_local! {
         ManuallyDrop::new(Current {
             context: Cell::new(None),
             address: Cell::new(std::ptr::null()),
-            slice_started: Cell::new(Duration::ZERO),
+            slice_started: Cell::new(Instant::START),
+            activity: Cell::new("a callback"),
             clock: RefCell::new(None),
         })
     };

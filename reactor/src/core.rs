@@ -3,15 +3,14 @@
 //! The core owns the world: connections, timers, tasks, queues. Handles that live inside the world
 //! (a transport, a delayed call) point back weakly.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::time::Duration;
 
 use crate::backend::Backend;
-use crate::clock::Instant;
 use crate::context::{self, LogContext};
 use crate::deferred::task::Tasks;
 use crate::failure::Failure;
@@ -21,8 +20,8 @@ use crate::signals::SignalSource;
 use crate::slots::{Key, Slots};
 use crate::threads::ThreadPools;
 use crate::timers::Timers;
-use crate::transport::buffer::Spares;
-use crate::transport::link::Link;
+use crate::transport::Transport;
+use crate::transport::outbox::Outbox;
 use crate::transport::tcp::Port;
 use crate::turn::Buffers;
 
@@ -38,13 +37,9 @@ pub(crate) struct Core {
     pub(crate) sources: RefCell<Slots<Source>>,
     /// Sources that may have more to read although no further edge will say so.
     pub(crate) unread: RefCell<VecDeque<Key>>,
-    /// Connections that were written to in this turn.
-    pub(crate) unsent: RefCell<Vec<Rc<Link>>>,
-    pub(crate) spares: RefCell<Spares>,
+    pub(crate) outbox: Rc<RefCell<Outbox>>,
     /// The memory that turns work in; out of its place while a turn is under way.
     pub(crate) buffers: Cell<Option<Box<Buffers>>>,
-    /// The clock as it was last read for the running piece of work.
-    pub(crate) last_reading: Rc<Cell<Instant>>,
 }
 
 /// How far the life of a reactor has come.
@@ -59,7 +54,7 @@ pub(crate) enum Stage {
 /// Something that events arrive for.
 #[derive(Clone)]
 pub(crate) enum Source {
-    Link(Rc<Link>),
+    Link(Transport),
     Port(Rc<Port>),
     Signal(Rc<SignalSource>),
 }
@@ -76,10 +71,8 @@ impl Core {
             timers: RefCell::new(Timers::new()),
             sources: RefCell::new(Slots::new()),
             unread: RefCell::default(),
-            unsent: RefCell::default(),
-            spares: RefCell::default(),
+            outbox: Rc::default(),
             buffers: Cell::new(Some(Box::new(Buffers::new()))),
-            last_reading: Rc::new(Cell::new(backend.now())),
             backend,
         }
     }
@@ -102,26 +95,27 @@ impl Core {
         context: &LogContext,
         f: impl FnOnce(),
     ) -> Result<(), Panicked> {
-        let restore = context::Restore(context::swap(context.clone()));
-        // Entering and leaving a context reads the clock; the sentinel's calls are timed here.
-        let started = match context.is_sentinel() {
-            true => self.backend.coarse_now(),
-            false => self.last_reading.get(),
-        };
-        let result = catch_unwind(AssertUnwindSafe(f));
-        drop(restore);
-        let ended = match context.is_sentinel() {
-            true => self.backend.coarse_now(),
-            false => self.last_reading.get(),
-        };
-        let held = ended.since(started);
-        if held > LOOP_HOLD_MAX {
-            report_overlong(what, context, held);
+        if context.is_sentinel() {
+            return self.call_as_sentinel(what, f);
         }
-        result.map_err(|payload| {
-            context.run(|| log::error!("{what} panicked: {}", Failure::from_panic(payload)));
-            Panicked
-        })
+        let before = context::enter(context, what);
+        let result = catch_unwind(AssertUnwindSafe(f));
+        context::leave(before);
+        result.map_err(|payload| report_panic(what, context, payload))
+    }
+
+    /// The sentinel's time is charged to nobody, so that overlong calls are noticed here.
+    fn call_as_sentinel(&self, what: &'static str, f: impl FnOnce()) -> Result<(), Panicked> {
+        context::settle();
+        let before = context::swap(LogContext::sentinel());
+        let started = self.backend.coarse_now();
+        let result = catch_unwind(AssertUnwindSafe(f));
+        let held = self.backend.coarse_now().as_nanos().saturating_sub(started.as_nanos());
+        context::leave(before);
+        if held > context::LOOP_HOLD_NANOS_MAX {
+            context::report_overlong(what, LogContext::sentinel().name(), held);
+        }
+        result.map_err(|payload| report_panic(what, &LogContext::sentinel(), payload))
     }
 }
 
@@ -135,11 +129,9 @@ impl Core {
 }
 
 #[cold]
-fn report_overlong(what: &'static str, context: &LogContext, held: Duration) {
-    let held_ms = held.as_millis();
-    context.run(|| {
-        log::warn!("{what} held the loop, and everybody else up; use a thread held_ms={held_ms}");
-    });
+fn report_panic(what: &str, context: &LogContext, payload: Box<dyn Any + Send>) -> Panicked {
+    context.run(|| log::error!("{what} panicked: {}", Failure::from_panic(payload)));
+    Panicked
 }
 
 pub(crate) fn stopped() -> io::Error {
@@ -149,7 +141,3 @@ pub(crate) fn stopped() -> io::Error {
 /// Somebody else's code panicked, and that has been logged.
 #[derive(Debug)]
 pub(crate) struct Panicked;
-
-/// A callback that takes longer is reported. People notice a pause of a tenth of a second, and the
-/// coarse clock, which ticks every 4 to 10 ms, can tell it from none.
-const LOOP_HOLD_MAX: Duration = Duration::from_millis(100);

@@ -30,7 +30,8 @@ pub(crate) fn tear_down(core: &Rc<Core>, turner: &mut Turner<'_>) {
     dropping("a call from a thread", core.remote.close());
     turner.drop_foreign_jobs();
     core.ready.clear();
-    core.unsent.take();
+    let unsent = core.outbox.borrow_mut().take();
+    drop(unsent);
     core.unread.take();
 }
 
@@ -46,8 +47,8 @@ fn end_sources(core: &Rc<Core>) {
         dropping("a listening port", source);
     }
     for (_, source) in links {
-        if let Source::Link(link) = source {
-            link.shut_down(core);
+        if let Source::Link(transport) = source {
+            transport.link().shut_down(core);
         }
     }
 }

@@ -19,7 +19,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::backend::Stopwatch;
-use crate::context::{self, LogContext, Usage};
+use crate::context::{self, AccountingClock, LogContext, Usage};
 use crate::core::Core;
 use crate::deferred::{Deferred, Resolver};
 use crate::failure::{CancelledError, Failure};
@@ -445,7 +445,7 @@ impl Shared {
     /// What a thread does all its life.
     fn work(self: Arc<Self>) {
         let stopwatch = Arc::clone(&self.stopwatch);
-        context::install_clock(Some(Rc::new(move || stopwatch())));
+        context::install_clock(Some(AccountingClock::Thread(stopwatch)));
         let mut queue = self.queue();
         loop {
             if let Some((id, job)) = queue.start(None) {

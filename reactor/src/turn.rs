@@ -10,7 +10,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::backend::{Event, Readiness};
-use crate::clock::Instant;
 use crate::context::{self, AccountingClock, LogContext};
 use crate::core::{Core, Source};
 use crate::deferred::task;
@@ -31,11 +30,11 @@ pub(crate) struct Buffers {
 
 impl Buffers {
     pub(crate) fn new() -> Buffers {
-        Buffers {
-            events: Vec::new(),
-            foreign: VecDeque::new(),
-            scratch: vec![0; SCRATCH_BYTES].into(),
-        }
+        Buffers { scratch: vec![0; SCRATCH_BYTES].into(), ..Buffers::empty() }
+    }
+
+    fn empty() -> Buffers {
+        Buffers { events: Vec::new(), foreign: VecDeque::new(), scratch: Box::default() }
     }
 }
 
@@ -52,7 +51,7 @@ pub(crate) enum Patience {
 pub(crate) struct Turner<'a> {
     reactor: &'a Reactor,
     core: &'a Rc<Core>,
-    buffers: Option<Box<Buffers>>,
+    buffers: Box<Buffers>,
     _queue: ready::Installed,
     clock_before: Option<AccountingClock>,
     context_before: LogContext,
@@ -73,9 +72,11 @@ impl<'a> Turner<'a> {
         Ok(Turner {
             reactor,
             core,
-            buffers: Some(buffers),
+            buffers,
             _queue: ready::install(Rc::clone(&core.ready)),
-            clock_before: context::install_clock(Some(accounting_clock(core))),
+            clock_before: context::install_clock(Some(AccountingClock::Loop(Rc::clone(
+                &core.backend,
+            )))),
             context_before,
         })
     }
@@ -84,24 +85,37 @@ impl<'a> Turner<'a> {
     pub(crate) fn turn(&mut self, patience: Patience) -> io::Result<()> {
         self.poll(patience)?;
         self.serve_events();
-        self.serve_unread();
-        self.serve_timers();
-        self.serve_foreign_jobs();
-        self.serve_ready();
-        self.flush();
+        if !self.core.unread.borrow().is_empty() {
+            self.serve_unread();
+        }
+        if !self.core.timers.borrow().is_empty() {
+            self.serve_timers();
+        }
+        if self.core.remote.has_mail() || !self.buffers.foreign.is_empty() {
+            self.serve_foreign_jobs();
+        }
+        if !self.core.ready.is_empty() {
+            self.serve_ready();
+        }
+        if !self.core.outbox.borrow().is_empty() {
+            self.flush();
+        }
         Ok(())
     }
 
     /// Whether the next turn has something to do without waiting for it.
+    #[inline]
     pub(crate) fn has_work(&self) -> bool {
         !self.core.ready.is_empty()
             || self.core.remote.has_mail()
-            || !self.buffers().foreign.is_empty()
+            || !self.buffers.foreign.is_empty()
             || !self.core.unread.borrow().is_empty()
-            || !self.core.unsent.borrow().is_empty()
+            || !self.core.outbox.borrow().is_empty()
     }
 
+    #[inline]
     fn poll(&mut self, patience: Patience) -> io::Result<()> {
+        context::settle();
         let timeout = if patience == Patience::None || self.has_work() {
             Some(Duration::ZERO)
         } else if self.core.timers.borrow().is_empty() {
@@ -110,18 +124,15 @@ impl<'a> Turner<'a> {
             let deadline = self.core.timers.borrow_mut().next_deadline();
             deadline.map(|deadline| deadline.since(self.core.backend.now()))
         };
-        let Buffers { events, .. } = &mut **self.buffers_mut();
-        let mut events = std::mem::take(events);
-        events.clear();
-        let result = self.core.backend.wait(timeout, &mut events);
-        self.buffers_mut().events = events;
-        result
+        self.buffers.events.clear();
+        self.core.backend.wait(timeout, &mut self.buffers.events)
     }
 
     fn serve_events(&mut self) {
-        for index in 0..self.buffers().events.len() {
-            let Event { key, readiness } = self.buffers().events[index];
+        let mut index = 0;
+        while let Some(&Event { key, readiness }) = self.buffers.events.get(index) {
             self.serve_source(key, readiness);
+            index += 1;
         }
     }
 
@@ -140,7 +151,7 @@ impl<'a> Turner<'a> {
         let source = self.core.sources.borrow().get(key).cloned();
         let core = self.core;
         match source {
-            Some(Source::Link(link)) => link.serve(core, readiness, self.buffers_mut()),
+            Some(Source::Link(transport)) => transport.serve(core, readiness, &mut self.buffers),
             Some(Source::Port(port)) => port.serve(core),
             Some(Source::Signal(signal)) => signal.serve(core),
             // An event of a source that is gone, which the system had reported before it went.
@@ -149,9 +160,6 @@ impl<'a> Turner<'a> {
     }
 
     fn serve_timers(&mut self) {
-        if self.core.timers.borrow().is_empty() {
-            return;
-        }
         let now = self.core.backend.now();
         for _ in 0..TIMERS_PER_TURN {
             let call = self.core.timers.borrow_mut().pop_due(now);
@@ -162,13 +170,10 @@ impl<'a> Turner<'a> {
 
     fn serve_foreign_jobs(&mut self) {
         if self.core.remote.has_mail() {
-            let Buffers { foreign, .. } = &mut **self.buffers_mut();
-            let mut jobs = std::mem::take(foreign);
-            self.core.remote.collect(&mut jobs, &self.core.ready);
-            self.buffers_mut().foreign = jobs;
+            self.core.remote.collect(&mut self.buffers.foreign, &self.core.ready);
         }
         for _ in 0..FOREIGN_JOBS_PER_TURN {
-            let Some(job) = self.buffers_mut().foreign.pop_front() else { return };
+            let Some(job) = self.buffers.foreign.pop_front() else { return };
             let reactor = self.reactor;
             // A panic has been logged; nobody else needs to know.
             let _ =
@@ -197,33 +202,19 @@ impl<'a> Turner<'a> {
     }
 
     pub(crate) fn drop_foreign_jobs(&mut self) {
-        let jobs = std::mem::take(&mut self.buffers_mut().foreign);
+        let jobs = std::mem::take(&mut self.buffers.foreign);
         for job in jobs {
             dropping("a call from a thread", job);
         }
     }
 
     fn flush(&mut self) {
-        if self.core.unsent.borrow().is_empty() {
-            return;
+        loop {
+            let next = self.core.outbox.borrow_mut().next();
+            let Some((link, piece)) = next else { break };
+            link.flush(self.core, piece);
         }
-        // Flushing calls nobody, so that the list can only grow by those whose budget ran out.
-        let mut unsent = self.core.unsent.take();
-        for link in unsent.drain(..) {
-            link.flush(self.core);
-        }
-        let mut left_over = self.core.unsent.borrow_mut();
-        if left_over.is_empty() {
-            *left_over = unsent;
-        }
-    }
-
-    fn buffers(&self) -> &Buffers {
-        self.buffers.as_ref().expect("they are there until the turner is dropped")
-    }
-
-    fn buffers_mut(&mut self) -> &mut Box<Buffers> {
-        self.buffers.as_mut().expect("they are there until the turner is dropped")
+        self.core.outbox.borrow_mut().finish();
     }
 }
 
@@ -231,19 +222,9 @@ impl Drop for Turner<'_> {
     fn drop(&mut self) {
         context::install_clock(self.clock_before.take());
         context::swap(std::mem::take(&mut self.context_before));
-        self.core.buffers.set(self.buffers.take());
+        let empty = Box::new(Buffers::empty());
+        self.core.buffers.set(Some(std::mem::replace(&mut self.buffers, empty)));
     }
-}
-
-/// Returns the backend's clock, which leaves behind what it has shown.
-fn accounting_clock(core: &Core) -> AccountingClock {
-    let backend = Rc::clone(&core.backend);
-    let last_reading = Rc::clone(&core.last_reading);
-    Rc::new(move || {
-        let now = backend.now();
-        last_reading.set(now);
-        now.since(Instant::START)
-    })
 }
 
 /// What one read can bring. Larger than most bursts of one peer, small enough for the second-level

@@ -1,4 +1,4 @@
-//! Bytes on their way out of one connection.
+//! Bytes of one connection that the system would not take yet, or that are too many to gather.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -7,56 +7,47 @@ use bytes::Bytes;
 
 use super::stream::Stream;
 
-/// What was written and not yet handed to the system, oldest first.
+/// Bytes that wait to be sent, oldest first.
 ///
-/// Small writes are copied behind each other; a large [`Bytes`] is kept as it is. A connection with
-/// nothing to send owns no memory: its buffer goes back to the reactor's [`Spares`].
-pub(crate) struct Outbound {
-    /// The oldest bytes, from `sent` on. Everything, as long as nothing large was written.
-    head: Vec<u8>,
-    sent: usize,
-    /// What follows `head`.
-    rest: VecDeque<Chunk>,
-    /// Bytes in `head` (unsent ones only) and `rest`.
+/// Small writes are copied behind each other; a large [`Bytes`] is kept as it is. Empty, it owns no
+/// memory.
+#[derive(Default)]
+pub(crate) struct Backlog {
+    chunks: VecDeque<Chunk>,
     len: usize,
 }
 
 enum Chunk {
-    Copied(Vec<u8>),
+    /// Bytes, and how many of them were sent.
+    Copied(Vec<u8>, usize),
     Shared(Bytes),
 }
 
 impl Chunk {
     fn as_slice(&self) -> &[u8] {
         match self {
-            Chunk::Copied(bytes) => bytes,
+            Chunk::Copied(bytes, sent) => &bytes[*sent..],
             Chunk::Shared(bytes) => bytes,
         }
     }
 }
 
-impl Outbound {
-    pub(crate) fn new() -> Outbound {
-        Outbound { head: Vec::new(), sent: 0, rest: VecDeque::new(), len: 0 }
-    }
-
-    /// Appends a copy, in `head` if nothing stands behind that.
-    #[inline]
+impl Backlog {
     pub(crate) fn push_copy(&mut self, data: &[u8]) {
         self.len += data.len();
-        if self.rest.is_empty() {
-            self.head.extend_from_slice(data);
-        } else {
-            self.push_copy_behind(data);
+        match self.chunks.back_mut() {
+            Some(Chunk::Copied(bytes, _)) if bytes.len() < CHUNK_BYTES => {
+                bytes.extend_from_slice(data);
+            }
+            _ => self.chunks.push_back(Chunk::Copied(data.to_vec(), 0)),
         }
     }
 
-    fn push_copy_behind(&mut self, data: &[u8]) {
-        match self.rest.back_mut() {
-            Some(Chunk::Copied(bytes)) if bytes.len() < CHUNK_BYTES => {
-                bytes.extend_from_slice(data);
-            }
-            _ => self.rest.push_back(Chunk::Copied(data.to_vec())),
+    /// Puts bytes in front of all others.
+    pub(crate) fn push_front(&mut self, data: &[u8]) {
+        if !data.is_empty() {
+            self.len += data.len();
+            self.chunks.push_front(Chunk::Copied(data.to_vec(), 0));
         }
     }
 
@@ -66,7 +57,7 @@ impl Outbound {
             self.push_copy(&data);
         } else {
             self.len += data.len();
-            self.rest.push_back(Chunk::Shared(data));
+            self.chunks.push_back(Chunk::Shared(data));
         }
     }
 
@@ -80,102 +71,46 @@ impl Outbound {
         self.len == 0
     }
 
-    /// Hands as much to the stream as it takes in one system call, and forgets that much.
-    #[inline]
-    pub(crate) fn send(&mut self, stream: &Stream) -> io::Result<usize> {
-        let count = if self.rest.is_empty() {
-            stream.write(&self.head[self.sent..])?
-        } else {
-            self.send_gathered(stream)?
-        };
-        self.consume(count);
-        Ok(count)
-    }
-
-    fn send_gathered(&self, stream: &Stream) -> io::Result<usize> {
+    /// Hands `first` and then what waits here to the stream, as much as it takes in one system call.
+    pub(crate) fn send(&self, first: &[u8], stream: &Stream) -> io::Result<usize> {
         let mut slices = [IoSlice::new(&[]); SLICES_PER_CALL];
         let mut used = 0;
-        for slice in self.slices().take(SLICES_PER_CALL) {
-            slices[used] = IoSlice::new(slice);
+        if !first.is_empty() {
+            slices[0] = IoSlice::new(first);
+            used = 1;
+        }
+        for chunk in self.chunks.iter().take(SLICES_PER_CALL - used) {
+            slices[used] = IoSlice::new(chunk.as_slice());
             used += 1;
         }
         stream.write_vectored(&slices[..used])
     }
 
+    #[expect(dead_code, reason = "TLS, which needs it, lands next")]
     /// Returns the oldest bytes that lie in one piece.
-    #[cfg_attr(not(test), expect(dead_code, reason = "TLS, which needs it, lands next"))]
     pub(crate) fn front(&self) -> &[u8] {
-        self.slices().next().unwrap_or_default()
-    }
-
-    fn slices(&self) -> impl Iterator<Item = &[u8]> {
-        let head = &self.head[self.sent..];
-        let rest = self.rest.iter().map(Chunk::as_slice);
-        std::iter::once(head).chain(rest).filter(|slice| !slice.is_empty())
+        self.chunks.front().map(Chunk::as_slice).unwrap_or_default()
     }
 
     /// Forgets the oldest `count` bytes.
-    #[inline]
-    pub(crate) fn consume(&mut self, count: usize) {
+    pub(crate) fn consume(&mut self, mut count: usize) {
         debug_assert!(count <= self.len, "only what is there can have been sent");
         self.len -= count;
-        let head_left = self.head.len() - self.sent;
-        if count < head_left {
-            self.sent += count;
-            return;
-        }
-        self.head.clear();
-        self.sent = 0;
-        if !self.rest.is_empty() {
-            self.consume_rest(count - head_left);
-        }
-    }
-
-    fn consume_rest(&mut self, mut count: usize) {
-        while let Some(chunk) = self.rest.front_mut() {
+        while let Some(chunk) = self.chunks.front_mut() {
             let length = chunk.as_slice().len();
             if count < length {
                 match chunk {
+                    Chunk::Copied(_, sent) => *sent += count,
                     Chunk::Shared(bytes) => drop(bytes.split_to(count)),
-                    // It becomes the head, which knows how much of it was sent.
-                    Chunk::Copied(bytes) => {
-                        self.head = std::mem::take(bytes);
-                        self.sent = count;
-                        self.rest.pop_front();
-                    }
                 }
                 return;
             }
             count -= length;
-            self.rest.pop_front();
+            self.chunks.pop_front();
         }
-        self.rest = VecDeque::new();
-    }
-
-    /// Takes a spare buffer, if this one has no memory and needs some.
-    #[inline]
-    pub(crate) fn borrow_memory(&mut self, spares: &mut Spares) {
-        if self.head.capacity() == 0
-            && let Some(spare) = spares.0.pop()
-        {
-            self.head = spare;
-        }
-    }
-
-    /// Gives the memory of an empty buffer back.
-    #[inline]
-    pub(crate) fn return_memory(&mut self, spares: &mut Spares) {
-        debug_assert!(self.is_empty());
-        let memory = std::mem::take(&mut self.head);
-        if memory.capacity() <= SPARE_BYTES_MAX && spares.0.len() < SPARES_MAX {
-            spares.0.push(memory);
-        }
+        self.chunks = VecDeque::new();
     }
 }
-
-/// Buffers that some connection has emptied and another will fill.
-#[derive(Default)]
-pub(crate) struct Spares(Vec<Vec<u8>>);
 
 /// A copied chunk this long is closed, so that appending never moves more than this.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -187,58 +122,40 @@ const SHARED_BYTES_MIN: usize = 4 * 1024;
 /// itself has long been paid for.
 const SLICES_PER_CALL: usize = 32;
 
-/// Spare buffers kept: as many as connections are flushed in a busy turn.
-const SPARES_MAX: usize = 64;
-
-/// Buffers that have grown beyond this are not kept: one burst must not cost memory for ever.
-const SPARE_BYTES_MAX: usize = 128 * 1024;
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    fn contents(out: &Outbound) -> Vec<u8> {
-        out.slices().flatten().copied().collect()
+    fn contents(backlog: &Backlog) -> Vec<u8> {
+        backlog.chunks.iter().flat_map(Chunk::as_slice).copied().collect()
     }
 
     proptest! {
         #[test]
         fn any_sequence_of_writes_and_sends_keeps_the_bytes_in_order(
-            steps in prop::collection::vec((any::<bool>(), 0usize..9000, 0usize..20_000), 1..40),
+            steps in prop::collection::vec((0..3, 0usize..9000, 0usize..20_000), 1..40),
         ) {
-            let mut out = Outbound::new();
+            let mut backlog = Backlog::default();
             let mut model = Vec::new();
-            for (number, (is_shared, length, count)) in steps.into_iter().enumerate() {
+            for (number, (kind, length, count)) in steps.into_iter().enumerate() {
                 let data = vec![number as u8; length];
-                model.extend_from_slice(&data);
-                if is_shared {
-                    out.push_shared(Bytes::from(data));
-                } else {
-                    out.push_copy(&data);
+                match kind {
+                    0 => backlog.push_copy(&data),
+                    1 => backlog.push_shared(Bytes::from(data.clone())),
+                    _ => backlog.push_front(&data),
                 }
+                let place = if kind == 2 { 0 } else { model.len() };
+                model.splice(place..place, data);
                 let count = count.min(model.len());
-                out.consume(count);
+                backlog.consume(count);
                 model.drain(..count);
-                prop_assert_eq!(out.len(), model.len());
-                prop_assert_eq!(out.front().is_empty(), model.is_empty());
-                prop_assert_eq!(&contents(&out), &model);
+                prop_assert_eq!(backlog.len(), model.len());
+                prop_assert_eq!(&contents(&backlog), &model);
             }
+            backlog.consume(model.len());
+            prop_assert_eq!(backlog.chunks.capacity(), 0);
         }
-    }
-
-    #[test]
-    fn an_empty_buffer_gives_its_memory_back_and_takes_it_again() {
-        let mut spares = Spares::default();
-        let mut out = Outbound::new();
-        out.push_copy(b"abc");
-        out.consume(3);
-        out.return_memory(&mut spares);
-        assert_eq!(out.head.capacity(), 0);
-        assert_eq!(spares.0.len(), 1);
-        out.borrow_memory(&mut spares);
-        assert!(out.head.capacity() >= 3);
-        assert!(spares.0.is_empty());
     }
 }

@@ -1,8 +1,8 @@
 //! The state of one connection, behind every clone of its [`Transport`].
 //!
 //! A link is a small state machine between a [`Stream`] and a [`Protocol`]. This file holds its
-//! state, how it is served when the stream is ready, and how it ends; `outgoing.rs` holds what
-//! happens to bytes on their way out.
+//! state, how it begins and how it ends; `incoming.rs` holds how it is served when the stream is ready,
+//! `outgoing.rs` what happens to bytes on their way out.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
@@ -11,16 +11,15 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use super::Transport;
-use super::buffer::Outbound;
+use super::buffer::Backlog;
+use super::outbox::Outbox;
 use super::outgoing::Feeding;
 use super::stream::Stream;
-use crate::backend::Readiness;
 use crate::context::LogContext;
 use crate::core::{Core, Source};
 use crate::protocol::{Address, ConnectionLost, Protocol};
 use crate::ready::Job;
 use crate::slots::Key;
-use crate::turn::Buffers;
 
 pub(crate) struct Link {
     pub(super) core: Weak<Core>,
@@ -28,10 +27,16 @@ pub(crate) struct Link {
     pub(super) state: State,
     /// `None` once the connection has ended.
     pub(super) stream: RefCell<Option<Stream>>,
-    pub(super) out: RefCell<Outbound>,
+    pub(super) outbox: Rc<RefCell<Outbox>>,
+    /// The place of its entry in the outbox, while it has one.
+    pub(super) outbox_place: Cell<usize>,
+    /// Bytes that lie in the outbox.
+    pub(super) gathered_bytes: Cell<usize>,
+    /// Bytes that could not be sent yet, or are too many for the outbox.
+    pub(super) backlog: RefCell<Backlog>,
     /// Out of its place while one of its methods runs, and once it has been told of the end.
-    protocol: Cell<Option<Box<dyn Protocol>>>,
-    context: LogContext,
+    pub(super) protocol: Cell<Option<Box<dyn Protocol>>>,
+    pub(super) context: LogContext,
     pub(super) feeding: RefCell<Option<Feeding>>,
     pub(super) high_water_bytes: Cell<usize>,
     pub(super) low_water_bytes: Cell<usize>,
@@ -78,6 +83,8 @@ pub(super) mod flag {
     pub(crate) const HAS_PRODUCER: u32 = 1 << 13;
     /// The push producer was told to pause, or the pull producer has been asked.
     pub(crate) const PRODUCER_WAITS: u32 = 1 << 14;
+    /// The backlog holds something.
+    pub(crate) const HAS_BACKLOG: u32 = 1 << 15;
 }
 
 impl State {
@@ -146,7 +153,10 @@ impl Link {
             key: Cell::new(Key::NONE),
             state: State::new(flags),
             stream: RefCell::new(Some(stream)),
-            out: RefCell::new(Outbound::new()),
+            outbox: Rc::clone(&core.outbox),
+            outbox_place: Cell::new(0),
+            gathered_bytes: Cell::new(0),
+            backlog: RefCell::default(),
             protocol: Cell::new(Some(protocol)),
             context,
             feeding: RefCell::new(None),
@@ -156,7 +166,7 @@ impl Link {
             peer: Address::Tcp(peer),
             local: OnceCell::new(),
         });
-        let key = core.sources.borrow_mut().insert(Source::Link(Rc::clone(&link)));
+        let key = core.sources.borrow_mut().insert(Source::Link(Transport::new(Rc::clone(&link))));
         link.key.set(key);
         let registered = match &mut *link.stream.borrow_mut() {
             Some(stream) => core.backend.register_stream(stream, key),
@@ -172,12 +182,12 @@ impl Link {
     fn make(self: &Rc<Link>, core: &Core) {
         self.state.clear(flag::CONNECTING | flag::WRITE_BLOCKED);
         self.state.set(flag::MADE);
-        self.call(core, "connection_made", |protocol, transport| {
+        Transport::new(Rc::clone(self)).call(core, "connection_made", |protocol, transport| {
             protocol.connection_made(transport);
         });
     }
 
-    fn finish_connecting(self: &Rc<Link>, core: &Rc<Core>) {
+    pub(super) fn finish_connecting(self: &Rc<Link>, core: &Rc<Core>) {
         let error = match &*self.stream.borrow() {
             Some(stream) => match stream.take_error() {
                 Ok(None) => stream.peer_address().err(),
@@ -201,123 +211,6 @@ impl Link {
         }
     }
 }
-
-// Being served by the loop.
-
-impl Link {
-    /// Does what the stream is ready for.
-    #[inline]
-    pub(crate) fn serve(
-        self: &Rc<Link>,
-        core: &Rc<Core>,
-        readiness: Readiness,
-        buffers: &mut Buffers,
-    ) {
-        if self.state.has(flag::CONNECTING) {
-            if !readiness.has(Readiness::WRITABLE.and(Readiness::CLOSING)) {
-                return;
-            }
-            self.finish_connecting(core);
-        }
-        if readiness.has(Readiness::WRITABLE) && self.state.has(flag::WRITE_BLOCKED) {
-            self.state.clear(flag::WRITE_BLOCKED);
-            self.flush(core);
-        }
-        if readiness.has(Readiness::UNREAD) {
-            self.state.clear(flag::ON_UNREAD_LIST);
-        }
-        if readiness.has(Readiness::CLOSING) {
-            self.state.set(flag::PEER_CLOSING);
-        }
-        if readiness.has(Readiness::READABLE) {
-            self.state.set(flag::MAYBE_READABLE);
-            self.read(core, buffers);
-        }
-        if readiness.has(Readiness::FAILED) && self.state.has(NOT_READING) {
-            self.close_failed(core);
-        }
-    }
-
-    /// Reads until there is nothing more, the protocol has had enough, or others must have theirs.
-    fn read(self: &Rc<Link>, core: &Rc<Core>, buffers: &mut Buffers) {
-        for _ in 0..READS_PER_TURN {
-            if self.state.has(NOT_READING) {
-                return;
-            }
-            let result = match &*self.stream.borrow() {
-                Some(stream) => stream.read(&mut buffers.scratch),
-                None => return,
-            };
-            match result {
-                Ok(0) => return self.finish_reading(core),
-                Ok(count) => {
-                    let is_drained =
-                        count < buffers.scratch.len() && !self.state.has(flag::PEER_CLOSING);
-                    if is_drained {
-                        self.state.clear(flag::MAYBE_READABLE);
-                    }
-                    let data = &buffers.scratch[..count];
-                    self.call(core, "data_received", |protocol, transport| {
-                        protocol.data_received(transport, data);
-                    });
-                    if is_drained {
-                        return;
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return self.state.clear(flag::MAYBE_READABLE);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    return self.close(core, ConnectionLost::Failed(Arc::new(error)));
-                }
-            }
-        }
-        self.read_later(core);
-    }
-
-    /// The peer will send no more.
-    fn finish_reading(self: &Rc<Link>, core: &Rc<Core>) {
-        self.state.set(flag::READ_FINISHED);
-        self.state.clear(flag::MAYBE_READABLE);
-        if self.state.has(flag::WRITE_FINISHED) {
-            return self.close(core, ConnectionLost::Done);
-        }
-        self.call(core, "read_connection_lost", |protocol, transport| {
-            protocol.read_connection_lost(transport);
-        });
-    }
-
-    /// Puts the link on the list of those to be read in the next turn.
-    fn read_later(&self, core: &Core) {
-        if !self.state.has(NOT_READING | flag::ON_UNREAD_LIST) {
-            self.state.set(flag::ON_UNREAD_LIST);
-            core.unread.borrow_mut().push_back(self.key.get());
-        }
-    }
-
-    /// Calls the protocol. Should it panic, it is told of the end and nothing else.
-    #[inline]
-    fn call(
-        self: &Rc<Link>,
-        core: &Core,
-        what: &'static str,
-        f: impl FnOnce(&mut dyn Protocol, &Transport),
-    ) {
-        let Some(mut protocol) = self.protocol.take() else { return };
-        let transport = Transport::new(Rc::clone(self));
-        let result = core.call(what, &self.context, || f(&mut *protocol, &transport));
-        self.protocol.set(Some(protocol));
-        if result.is_err() {
-            self.reset_on_close();
-            self.close(core, ConnectionLost::ProtocolPanicked);
-        }
-    }
-}
-
-/// Why a link does not read.
-const NOT_READING: u32 =
-    flag::LOST | flag::READ_PAUSED | flag::READ_FINISHED | flag::LOSING | flag::CONNECTING;
 
 // Steered from this side.
 
@@ -378,13 +271,14 @@ impl Link {
         drop(self.stream.take());
         core.sources.borrow_mut().remove(self.key.get());
         // What was written may be owned by anything; it goes with no borrow held.
-        drop(self.out.replace(Outbound::new()));
+        self.gathered_bytes.set(0);
+        drop(self.backlog.take());
         self.dismiss_producer(core);
         let link = Rc::clone(self);
         core.ready.push(Job::in_context(self.context.clone(), move || link.tell_lost(reason)));
     }
 
-    fn close_failed(self: &Rc<Link>, core: &Core) {
+    pub(super) fn close_failed(self: &Rc<Link>, core: &Core) {
         let error = match &*self.stream.borrow() {
             Some(stream) => stream.take_error().and_then(|error| match error {
                 Some(error) => Err(error),
@@ -406,7 +300,7 @@ impl Link {
         }
     }
 
-    fn reset_on_close(&self) {
+    pub(super) fn reset_on_close(&self) {
         if let Some(stream) = &*self.stream.borrow() {
             stream.reset_on_close();
         }
@@ -416,9 +310,6 @@ impl Link {
 fn is_still_connecting(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotConnected || error.raw_os_error() == Some(libc::EINPROGRESS)
 }
-
-/// Reads of one connection in one turn; together 256 KiB, some 50 microseconds of copying.
-const READS_PER_TURN: usize = 4;
 
 /// More unsent bytes than this pause a push producer.
 const HIGH_WATER_BYTES: usize = 64 * 1024;

@@ -2,8 +2,10 @@
 
 pub(crate) mod buffer;
 pub(crate) mod connect;
+mod incoming;
 pub(crate) mod link;
 pub(crate) mod memory;
+pub(crate) mod outbox;
 mod outgoing;
 pub(crate) mod stream;
 pub(crate) mod tcp;
@@ -33,6 +35,11 @@ pub struct Transport {
 impl Transport {
     pub(crate) fn new(link: Rc<Link>) -> Transport {
         Transport { link }
+    }
+
+    #[inline]
+    pub(crate) fn link(&self) -> &Rc<Link> {
+        &self.link
     }
 
     /// Sends a copy of these bytes.

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::buffer::Backlog;
 use super::link::{Link, flag};
+use super::outbox::Piece;
 use crate::context::LogContext;
 use crate::core::Core;
 use crate::flow::{Producer, Streaming};
@@ -24,29 +26,41 @@ pub(super) struct Feeding {
 impl Link {
     #[inline]
     pub(crate) fn write(self: &Rc<Link>, data: &[u8]) {
-        if self.takes_writes() && !data.is_empty() {
-            self.write_with(|out| out.push_copy(data));
+        // The usual case first: a small write, and nothing in its way.
+        if !self.state.has(NOT_GATHERED) && data.len() <= GATHERED_BYTES_MAX && !data.is_empty() {
+            let mut outbox = self.outbox.borrow_mut();
+            if !self.state.has(flag::ON_UNSENT_LIST) {
+                self.state.set(flag::ON_UNSENT_LIST);
+                self.gathered_bytes.set(data.len());
+                return self.outbox_place.set(outbox.push(self, data));
+            }
+            let gathered_bytes = self.gathered_bytes.get() + data.len();
+            if gathered_bytes <= GATHERED_BYTES_MAX && outbox.extend_last(self, data) {
+                return self.gathered_bytes.set(gathered_bytes);
+            }
         }
+        self.write_to_backlog(data.len(), |backlog| backlog.push_copy(data));
     }
 
     pub(crate) fn write_bytes(self: &Rc<Link>, data: Bytes) {
-        if self.takes_writes() && !data.is_empty() {
-            self.write_with(|out| out.push_shared(data));
+        if data.len() <= GATHERED_BYTES_MAX {
+            self.write(&data);
+        } else {
+            self.write_to_backlog(data.len(), |backlog| backlog.push_shared(data));
         }
     }
 
-    #[inline]
-    fn write_with(self: &Rc<Link>, push: impl FnOnce(&mut super::buffer::Outbound)) {
-        let Some(core) = self.core.upgrade() else { return };
-        let mut out = self.out.borrow_mut();
-        out.borrow_memory(&mut core.spares.borrow_mut());
-        push(&mut out);
-        let len = out.len();
-        drop(out);
-        if len >= FLUSH_BYTES && !self.state.has(flag::WRITE_BLOCKED) {
-            return self.flush(&core);
+    fn write_to_backlog(self: &Rc<Link>, bytes: usize, push: impl FnOnce(&mut Backlog)) {
+        if bytes == 0 || !self.takes_writes() {
+            return;
         }
-        self.flush_later(&core);
+        let Some(core) = self.core.upgrade() else { return };
+        push(&mut self.backlog.borrow_mut());
+        self.state.set(flag::HAS_BACKLOG);
+        if self.buffered_bytes() >= FLUSH_BYTES && !self.state.has(flag::WRITE_BLOCKED) {
+            return self.flush_now(&core);
+        }
+        self.flush_later();
         if self.state.has(flag::HAS_PRODUCER) {
             self.steer_producer(&core);
         }
@@ -60,7 +74,7 @@ impl Link {
     }
 
     pub(crate) fn buffered_bytes(&self) -> usize {
-        self.out.borrow().len()
+        self.gathered_bytes.get() + self.backlog.borrow().len()
     }
 
     pub(crate) fn lose_connection(self: &Rc<Link>) {
@@ -80,63 +94,112 @@ impl Link {
             if self.state.has(flag::CONNECTING) {
                 return self.close(&core, ConnectionLost::Aborted);
             }
-            self.flush_later(&core);
+            self.flush_later();
         }
     }
 
     /// Puts the link on the list of those to be flushed at the end of the turn.
-    #[inline]
-    fn flush_later(self: &Rc<Link>, core: &Core) {
+    fn flush_later(self: &Rc<Link>) {
         if !self.state.has(flag::ON_UNSENT_LIST | flag::WRITE_BLOCKED) {
             self.state.set(flag::ON_UNSENT_LIST);
-            core.unsent.borrow_mut().push(Rc::clone(self));
+            self.outbox_place.set(self.outbox.borrow_mut().push(self, &[]));
         }
     }
 
-    /// Sends what the stream takes. Calls nobody: what follows from it is queued.
-    pub(crate) fn flush(self: &Rc<Link>, core: &Core) {
+    /// Flushes before the end of the turn. An entry in the outbox stays there, empty.
+    pub(super) fn flush_now(self: &Rc<Link>, core: &Core) {
+        let mut piece = Vec::new();
+        if self.gathered_bytes.get() > 0 {
+            piece = self.outbox.borrow_mut().take_piece(self.outbox_place.get());
+        }
+        self.gathered_bytes.set(0);
+        if !self.state.has(flag::LOST) {
+            let result = self.send_backlog(&piece);
+            self.settle(core, result);
+        }
+    }
+
+    /// Sends this piece of the outbox and then the backlog. Calls nobody: what follows from it is
+    /// queued.
+    #[inline]
+    pub(crate) fn flush(self: &Rc<Link>, core: &Core, piece: Piece) {
         self.state.clear(flag::ON_UNSENT_LIST);
-        if self.state.has(flag::LOST | flag::WRITE_BLOCKED) {
+        self.gathered_bytes.set(0);
+        let mut left = piece;
+        if !piece.is_empty() && !self.state.has(FLUSHED_IN_FULL) {
+            let outbox = self.outbox.borrow();
+            if let Some(stream) = &*self.stream.borrow()
+                && let Ok(count) = stream.write(outbox.bytes(piece))
+            {
+                left.advance(count);
+                if left.is_empty() {
+                    return;
+                }
+            }
+        }
+        // An error, if there was one, will show again.
+        self.flush_in_full(core, left);
+    }
+
+    /// Does what [`flush`](Link::flush) does when it cannot take the short way.
+    #[cold]
+    fn flush_in_full(self: &Rc<Link>, core: &Core, piece: Piece) {
+        if self.state.has(flag::LOST) {
             return;
         }
-        match self.send(core) {
-            Ok(()) => self.settle(core),
-            Err(error) => self.close(core, ConnectionLost::Failed(Arc::new(error))),
-        }
+        let piece = self.outbox.borrow().bytes(piece).to_vec();
+        let result = self.send_backlog(&piece);
+        self.settle(core, result);
     }
 
-    fn send(self: &Rc<Link>, core: &Core) -> io::Result<()> {
+    #[cold]
+    fn send_backlog(self: &Rc<Link>, mut piece: &[u8]) -> io::Result<()> {
         let stream = self.stream.borrow();
         let Some(stream) = &*stream else { return Ok(()) };
-        let mut out = self.out.borrow_mut();
+        let mut backlog = self.backlog.borrow_mut();
         let mut sent_bytes = 0;
-        while !out.is_empty() {
-            if sent_bytes >= SEND_BYTES_PER_TURN {
-                self.flush_later(core);
+        let result = loop {
+            if piece.is_empty() && backlog.is_empty() {
+                self.state.clear(flag::HAS_BACKLOG);
                 return Ok(());
             }
-            match out.send(stream) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => sent_bytes += count,
+            if self.state.has(flag::WRITE_BLOCKED) {
+                break Ok(());
+            }
+            if sent_bytes >= SEND_BYTES_PER_TURN {
+                if !self.state.has(flag::ON_UNSENT_LIST) {
+                    self.state.set(flag::ON_UNSENT_LIST);
+                    self.outbox.borrow_mut().leave_over(self);
+                }
+                break Ok(());
+            }
+            match backlog.send(piece, stream) {
+                Ok(0) => break Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    sent_bytes += count;
+                    let of_piece = count.min(piece.len());
+                    piece = &piece[of_piece..];
+                    backlog.consume(count - of_piece);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.state.set(flag::WRITE_BLOCKED);
-                    return Ok(());
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Err(error) => break Err(error),
             }
-        }
-        out.return_memory(&mut core.spares.borrow_mut());
-        Ok(())
+        };
+        backlog.push_front(piece);
+        self.state.set(flag::HAS_BACKLOG);
+        result
     }
 
     /// Does what depends on how much is left to send.
-    #[inline]
-    fn settle(self: &Rc<Link>, core: &Core) {
-        if self.state.has(flag::HAS_PRODUCER) {
+    fn settle(self: &Rc<Link>, core: &Core, sent: io::Result<()>) {
+        if let Err(error) = sent {
+            self.close(core, ConnectionLost::Failed(Arc::new(error)));
+        } else if self.state.has(flag::HAS_PRODUCER) {
             self.steer_producer(core);
-        } else if self.state.has(flag::LOSING | flag::LOSING_WRITE) && self.out.borrow().is_empty()
-        {
+        } else if self.state.has(flag::LOSING | flag::LOSING_WRITE) && self.buffered_bytes() == 0 {
             self.finish_writing(core);
         }
     }
@@ -189,10 +252,8 @@ impl Link {
         // It may be anybody's; it goes with no borrow held.
         let feeding = self.feeding.take();
         drop(feeding);
-        if self.state.has(flag::LOSING | flag::LOSING_WRITE)
-            && let Some(core) = self.core.upgrade()
-        {
-            self.flush_later(&core);
+        if self.state.has(flag::LOSING | flag::LOSING_WRITE) {
+            self.flush_later();
         }
     }
 
@@ -216,7 +277,7 @@ impl Link {
 
     /// Pauses, resumes or asks the producer, as the unsent bytes demand.
     fn steer_producer(self: &Rc<Link>, core: &Core) {
-        let buffered_bytes = self.out.borrow().len();
+        let buffered_bytes = self.buffered_bytes();
         let feeding = self.feeding.borrow();
         let Some(feeding) = &*feeding else { return };
         let waits = self.state.has(flag::PRODUCER_WAITS);
@@ -269,6 +330,21 @@ impl Feeding {
         core.ready.push(Job::in_context(context, move || producer.stop_producing()));
     }
 }
+
+/// What keeps a write out of the outbox.
+const NOT_GATHERED: u32 = flag::LOST
+    | flag::WRITE_FINISHED
+    | flag::LOSING
+    | flag::LOSING_WRITE
+    | flag::HAS_BACKLOG
+    | flag::WRITE_BLOCKED
+    | flag::HAS_PRODUCER;
+
+/// What makes flushing more than one call of the system.
+const FLUSHED_IN_FULL: u32 = NOT_GATHERED;
+
+/// What one connection may have in the outbox; more goes to its backlog.
+const GATHERED_BYTES_MAX: usize = 16 * 1024;
 
 /// A buffer that reaches this is flushed at once: memory stays small, and the peer gets something
 /// to do.
