@@ -3,8 +3,10 @@
 //! A stream is an ordered sequence of things that happened. Its position only grows. News about it
 //! is a name and a number; whoever wants the rows reads them from storage.
 
+mod notifier;
 mod token;
 
+pub use notifier::{Notifier, Snapshot, Wake};
 pub use token::{InvalidToken, RoomPlace, StreamToken};
 
 /// The streams of this server. Alphabetical; the order of fields in a token is the token's own.

@@ -55,6 +55,11 @@ impl StreamToken {
         field(stream).map_or(0, |field| self.positions[field])
     }
 
+    /// Whether every stream is at least as far as in `other`.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.positions.iter().zip(&other.positions).all(|(ours, theirs)| ours >= theirs)
+    }
+
     /// Returns the token with another position of `stream`.
     #[must_use]
     pub fn with(mut self, stream: Stream, position: i64) -> Self {

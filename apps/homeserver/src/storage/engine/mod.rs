@@ -21,8 +21,8 @@ pub use migrations::{Migration, migrate};
 pub use transaction::{Txn, WriteTxn, WriterCache};
 pub use value::{FromColumn, Param, Row};
 pub use writer::{
-    BatchLimits, BatchReport, Fate, Invalidation, Outcome, Stopwatch, Verdict, Wake, WriteJob,
-    Writer, WriterStatistics,
+    BatchLimits, BatchReport, Fate, Invalidation, Outcome, Stopwatch, Verdict, WriteJob, Writer,
+    WriterStatistics,
 };
 
 pub(crate) use value::params;

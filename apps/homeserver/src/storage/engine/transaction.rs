@@ -8,9 +8,9 @@ use rusqlite::CachedStatement;
 
 use super::connection::Connection;
 use super::value::{Param, Row};
-use super::writer::{Invalidation, Wake};
+use super::writer::Invalidation;
 use super::{StorageError, params};
-use crate::streams::Stream;
+use crate::streams::{Stream, Wake};
 
 /// Statements inside a transaction that somebody else began and will end.
 ///
@@ -236,6 +236,12 @@ impl<'c> WriteTxn<'c> {
     /// Announces, after the commit, that `stream` has news for everybody in the room.
     pub fn wake_room(&mut self, stream: Stream, room_id: &ruma::RoomId) {
         self.aftermath.wakes.push(Wake::Room(stream, room_id.to_owned()));
+    }
+
+    /// Announces, after the commit, that the rooms of a user have changed: it has joined or left one,
+    /// or was invited. Wakes the user.
+    pub fn rooms_changed(&mut self, user_id: &ruma::UserId) {
+        self.aftermath.wakes.push(Wake::Rooms(user_id.to_owned()));
     }
 
     /// Announces, after the commit, that `stream` has news for one user.

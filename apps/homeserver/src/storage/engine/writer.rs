@@ -17,12 +17,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ruma::{OwnedRoomId, OwnedUserId};
-
 use super::connection::Connection;
 use super::transaction::{Aftermath, Txn, WriteTxn, WriterMemory};
 use super::{StorageError, params};
-use crate::streams::Stream;
+use crate::streams::{Stream, Wake};
 
 /// How much goes into one transaction.
 #[derive(Clone, Copy, Debug)]
@@ -91,15 +89,6 @@ pub struct Invalidation {
     pub cache: &'static str,
     /// Which entry of it.
     pub key: String,
-}
-
-/// Who has to look at a stream again.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub enum Wake {
-    /// Everybody in a room.
-    Room(Stream, OwnedRoomId),
-    /// One user.
-    User(Stream, OwnedUserId),
 }
 
 /// What a batch leads to, to be acted on in the order of the fields.
