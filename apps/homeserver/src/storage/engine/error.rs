@@ -62,6 +62,12 @@ pub enum StorageError {
         #[source]
         source: Arc<rusqlite::Error>,
     },
+    /// Writes come in faster than the disk takes them.
+    #[error("the database is overloaded: {waiting} writes wait; try again later")]
+    Overloaded {
+        /// How many writes wait.
+        waiting: usize,
+    },
     /// A job panicked; its writes were taken back.
     #[error("the database job {label:?} panicked; its writes were taken back")]
     Panicked {

@@ -7,6 +7,9 @@
 //! driver may rewrite).
 
 mod connection;
+mod database;
+#[cfg(test)]
+mod database_tests;
 mod error;
 mod local;
 mod migrations;
@@ -15,6 +18,7 @@ mod value;
 mod writer;
 
 pub use connection::{Connection, Durability, Pragmas, Role};
+pub use database::Database;
 pub use error::StorageError;
 pub use local::{LocalDatabase, Slot};
 pub use migrations::{Migration, migrate};
