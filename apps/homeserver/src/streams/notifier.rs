@@ -53,7 +53,7 @@ struct Inner {
     moves: u64,
     recent_rooms: StreamChangeCache<OwnedRoomId>,
     recent_users: StreamChangeCache<OwnedUserId>,
-    users: HashMap<OwnedUserId, Listening>,
+    users: BTreeMap<OwnedUserId, Listening>,
     /// For each room the registered users in it. Ordered, because it decides who is woken first.
     rooms: HashMap<OwnedRoomId, BTreeSet<OwnedUserId>>,
 }
@@ -81,7 +81,7 @@ impl Notifier {
                 moves: 0,
                 recent_rooms: StreamChangeCache::new(0, RECENT_MAX),
                 recent_users: StreamChangeCache::new(0, RECENT_MAX),
-                users: HashMap::new(),
+                users: BTreeMap::new(),
                 rooms: HashMap::new(),
             })),
         }
@@ -194,11 +194,11 @@ impl Notifier {
 
     /// Answers everybody who waits, as at shutdown.
     pub fn wake_all(&self) {
-        let mut waiting = BTreeMap::new();
-        for (user_id, listening) in &mut self.inner.borrow_mut().users {
-            waiting.insert(user_id.clone(), std::mem::take(&mut listening.waiting));
-        }
-        for resolver in waiting.into_values().flatten() {
+        let mut inner = self.inner.borrow_mut();
+        let waiting: Vec<Resolver<()>> =
+            inner.users.values_mut().flat_map(|user| user.waiting.drain(..)).collect();
+        drop(inner);
+        for resolver in waiting {
             resolver.callback(());
         }
     }
