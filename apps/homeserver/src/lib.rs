@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod config;
 pub mod events;
+pub mod handlers;
 pub mod model;
 pub mod storage;
 pub mod streams;

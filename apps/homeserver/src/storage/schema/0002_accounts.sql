@@ -18,7 +18,6 @@ CREATE TABLE devices (
     display_name TEXT,
     created_ts   INTEGER NOT NULL,
     last_seen_ts INTEGER,
-    last_seen_ip TEXT,
     PRIMARY KEY (user_id, device_id)
 ) WITHOUT ROWID;
 
@@ -98,26 +97,8 @@ CREATE TABLE registration_tokens (
     token        TEXT    NOT NULL PRIMARY KEY,
     -- NULL: any number of times.
     uses_allowed INTEGER,
-    -- Sessions that have shown it but not registered yet.
-    pending      INTEGER NOT NULL DEFAULT 0,
-    completed    INTEGER NOT NULL DEFAULT 0,
+    -- How many accounts were made with it.
+    used         INTEGER NOT NULL DEFAULT 0,
     -- NULL: good for ever.
     expiry_ts    INTEGER
 ) WITHOUT ROWID;
-
--- User-interactive authentication in progress. A session belongs to one request: method, path and
--- the body it came with first.
-CREATE TABLE ui_auth_sessions (
-    session_id         TEXT    NOT NULL PRIMARY KEY,
-    created_ts         INTEGER NOT NULL,
-    method             TEXT    NOT NULL,
-    path               TEXT    NOT NULL,
-    body               TEXT    NOT NULL,
-    -- JSON list of the stages that were passed.
-    completed          TEXT    NOT NULL,
-    registration_token TEXT,
-    -- Who passed the password stage.
-    user_id            TEXT
-) WITHOUT ROWID;
-
-CREATE INDEX ui_auth_sessions_by_age ON ui_auth_sessions (created_ts);

@@ -13,8 +13,6 @@ pub struct Device {
     pub display_name: Option<String>,
     /// When it was last used, in ms since 1970, to within some minutes.
     pub last_seen_ts: Option<i64>,
-    /// From which address.
-    pub last_seen_ip: Option<String>,
 }
 
 /// Makes a device if there is none of that id; one that is there keeps its name.
@@ -36,7 +34,7 @@ pub fn insert_if_missing(
 /// Returns the user's devices, in the order of their ids.
 pub fn of_user(txn: &Txn<'_>, user_id: &UserId) -> Result<Vec<Device>, StorageError> {
     txn.query(
-        "SELECT device_id, display_name, last_seen_ts, last_seen_ip
+        "SELECT device_id, display_name, last_seen_ts
          FROM devices WHERE user_id = ?1 ORDER BY device_id",
         params![user_id],
         read_device,
@@ -50,7 +48,7 @@ pub fn find(
     device_id: &DeviceId,
 ) -> Result<Option<Device>, StorageError> {
     txn.query_opt(
-        "SELECT device_id, display_name, last_seen_ts, last_seen_ip
+        "SELECT device_id, display_name, last_seen_ts
          FROM devices WHERE user_id = ?1 AND device_id = ?2",
         params![user_id, device_id],
         read_device,
@@ -77,12 +75,10 @@ pub fn note_use(
     user_id: &UserId,
     device_id: &DeviceId,
     ts: i64,
-    ip: &str,
 ) -> Result<(), StorageError> {
     txn.execute(
-        "UPDATE devices SET last_seen_ts = ?3, last_seen_ip = ?4
-         WHERE user_id = ?1 AND device_id = ?2",
-        params![user_id, device_id, ts, ip],
+        "UPDATE devices SET last_seen_ts = ?3 WHERE user_id = ?1 AND device_id = ?2",
+        params![user_id, device_id, ts],
     )?;
     Ok(())
 }
@@ -123,6 +119,5 @@ fn read_device(row: &Row<'_>) -> Result<Device, StorageError> {
         device_id: row.get::<&str>(0)?.into(),
         display_name: row.get(1)?,
         last_seen_ts: row.get(2)?,
-        last_seen_ip: row.get(3)?,
     })
 }

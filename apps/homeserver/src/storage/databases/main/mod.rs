@@ -20,5 +20,4 @@ pub mod relations;
 pub mod room_aliases;
 pub mod room_tags;
 pub mod rooms;
-pub mod ui_auth;
 pub mod users;

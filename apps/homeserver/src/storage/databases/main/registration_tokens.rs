@@ -17,42 +17,24 @@ pub fn insert(
     Ok(made == 1)
 }
 
-const USABLE: &str = "SELECT 1 FROM registration_tokens
-     WHERE token = ?1 AND (expiry_ts IS NULL OR expiry_ts > ?2)
-       AND (uses_allowed IS NULL OR pending + completed < uses_allowed)";
-
 /// Returns whether somebody could register with the token now.
 pub fn is_usable(txn: &Txn<'_>, token: &str, now_ts: i64) -> Result<bool, StorageError> {
-    txn.exists(USABLE, params![token, now_ts])
+    txn.exists(
+        "SELECT 1 FROM registration_tokens
+         WHERE token = ?1 AND (expiry_ts IS NULL OR expiry_ts > ?2)
+           AND (uses_allowed IS NULL OR used < uses_allowed)",
+        params![token, now_ts],
+    )
 }
 
-/// Reserves one use for a session that has shown the token; returns `false` if it is not usable.
-pub fn reserve(txn: &WriteTxn<'_>, token: &str, now_ts: i64) -> Result<bool, StorageError> {
-    if !is_usable(txn, token, now_ts)? {
-        return Ok(false);
+/// Notes that the token has led to an account; returns `false` if it is not usable (any more).
+pub fn consume(txn: &WriteTxn<'_>, token: &str, now_ts: i64) -> Result<bool, StorageError> {
+    let usable = is_usable(txn, token, now_ts)?;
+    if usable {
+        txn.execute(
+            "UPDATE registration_tokens SET used = used + 1 WHERE token = ?1",
+            params![token],
+        )?;
     }
-    txn.execute(
-        "UPDATE registration_tokens SET pending = pending + 1 WHERE token = ?1",
-        params![token],
-    )?;
-    Ok(true)
-}
-
-/// Turns a reserved use into one that has led to an account.
-pub fn complete(txn: &WriteTxn<'_>, token: &str) -> Result<(), StorageError> {
-    txn.execute(
-        "UPDATE registration_tokens SET pending = max(pending - 1, 0), completed = completed + 1
-         WHERE token = ?1",
-        params![token],
-    )?;
-    Ok(())
-}
-
-/// Gives a reserved use back, for a session that ran out.
-pub fn release(txn: &WriteTxn<'_>, token: &str) -> Result<(), StorageError> {
-    txn.execute(
-        "UPDATE registration_tokens SET pending = max(pending - 1, 0) WHERE token = ?1",
-        params![token],
-    )?;
-    Ok(())
+    Ok(usable)
 }
