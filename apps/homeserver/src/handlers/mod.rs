@@ -1,9 +1,22 @@
 //! What a request means: one type a subject (sessions, registration, rooms, sync), each taking in
 //! its constructor only what it uses. Nothing here knows paths or HTTP status.
 
+pub mod account_data;
+#[cfg(test)]
+mod account_tests;
+pub mod accounts;
+pub mod admin_registration;
+pub mod devices;
+pub mod logins;
 pub mod passwords;
+pub mod profiles;
+pub mod push_rules;
 pub mod rate_limits;
 pub mod refusal;
+pub mod registration;
+pub mod sessions;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod ui_auth;
 
 pub use refusal::Refusal;

@@ -11,16 +11,18 @@ use zeroize::Zeroizing;
 use super::Refusal;
 use crate::config::Secret;
 
-/// The longest password, in bytes, as in Synapse. Hashing does not get slower with the length, but a
-/// megabyte of password is no password.
+/// The longest password, in bytes, as in Synapse. Hashing does not get slower with the length, but
+/// a megabyte of password is no password.
 pub const PASSWORD_BYTES_MAX: usize = 512;
 
-/// How much a hash costs: OWASP's second recommendation for argon2id (19 MiB, 2 passes, 1 lane), some
-/// twenty milliseconds. More memory would let a handful of logins at once exhaust a small machine.
+/// How much a hash costs: OWASP's second recommendation for argon2id (19 MiB, 2 passes, 1 lane),
+/// some twenty milliseconds. More memory would let a handful of logins at once exhaust a small
+/// machine.
 const MEMORY_KIB: u32 = 19 * 1024;
 const PASSES: u32 = 2;
 
-/// What `passwords.fast_hash` asks for: the least that argon2 knows. Test rigs make users by hundreds.
+/// What `passwords.fast_hash` asks for: the least that argon2 knows. Test rigs make users by
+/// hundreds.
 const FAST_MEMORY_KIB: u32 = Params::MIN_M_COST;
 const FAST_PASSES: u32 = 1;
 
@@ -127,7 +129,8 @@ fn hash(
         .map_err(|error| HashingFailed(error.to_string()).into())
 }
 
-/// The parameters are those of the stored hash, so that they can change without locking anybody out.
+/// The parameters are those of the stored hash, so that they can change without locking anybody
+/// out.
 fn verify(argon2: &Argon2<'static>, password: &str, stored: &Secret) -> bool {
     PasswordHash::new(stored.expose())
         .is_ok_and(|hash| argon2.verify_password(password.as_bytes(), &hash).is_ok())

@@ -52,8 +52,8 @@ impl RateLimiter {
     ///
     /// # Errors
     ///
-    /// `M_LIMIT_EXCEEDED` with the time to wait, if it was done too often lately; the attempt is not
-    /// counted then.
+    /// `M_LIMIT_EXCEEDED` with the time to wait, if it was done too often lately; the attempt is
+    /// not counted then.
     pub fn admit(&self, action: Action, who: &str, now: Instant) -> Result<(), Refusal> {
         let Some(buckets) = &self.buckets else { return Ok(()) };
         let bucket = match action {
@@ -68,8 +68,8 @@ impl RateLimiter {
     }
 }
 
-/// Returns the name under which an address is counted. Whoever has an IPv6 address has 2^64 of them,
-/// so these count by their network.
+/// Returns the name under which an address is counted. Whoever has an IPv6 address has 2^64 of
+/// them, so these count by their network.
 pub fn address_key(address: IpAddr) -> String {
     match address {
         IpAddr::V4(_) => address.to_string(),
@@ -83,15 +83,16 @@ pub fn address_key(address: IpAddr) -> String {
     }
 }
 
-/// How many somebodies one action remembers at most, in two halves. Each costs about a hundred bytes.
-/// Whoever makes us forget has to come from ten thousand addresses, and is limited on each.
+/// How many somebodies one action remembers at most, in two halves. Each costs about a hundred
+/// bytes. Whoever makes us forget has to come from ten thousand addresses, and is limited on each.
 const REMEMBERED_MAX: usize = 20_000;
 
 /// The buckets of one action.
 ///
-/// A bucket is one instant: when it would be full again (the generic cell rate algorithm). A full one
-/// need not be remembered. Old ones are forgotten half a table at a time: when the younger half is
-/// full it becomes the older one, and the older one is dropped; who comes again moves to the younger.
+/// A bucket is one instant: when it would be full again (the generic cell rate algorithm). A full
+/// one need not be remembered. Old ones are forgotten half a table at a time: when the younger half
+/// is full it becomes the older one, and the older one is dropped; who comes again moves to the
+/// younger.
 #[derive(Debug)]
 struct Buckets {
     /// How long it takes to regain one permission.

@@ -110,8 +110,9 @@ impl UiAuth {
     ///
     /// # Errors
     ///
-    /// [`Refusal::UserInteractive`] as long as stages are left or one has failed, `M_FORBIDDEN` if the
-    /// session was begun for another request, `M_UNKNOWN` if there is no such session (any more).
+    /// [`Refusal::UserInteractive`] as long as stages are left or one has failed, `M_FORBIDDEN` if
+    /// the session was begun for another request, `M_UNKNOWN` if there is no such session (any
+    /// more).
     pub async fn authenticate(
         &self,
         request: Guarded<'_>,
