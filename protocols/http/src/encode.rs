@@ -117,7 +117,6 @@ pub(crate) fn status_allows_body(status: StatusCode) -> bool {
 }
 
 /// Appends the head of a request. A body of no bytes is mentioned only where one is expected.
-#[allow(dead_code)]
 pub(crate) fn push_request_head(
     out: &mut Vec<u8>,
     method: &Method,

@@ -35,7 +35,7 @@ impl FramingFields {
                 if std::mem::replace(&mut self.host, true) {
                     return Err(MessageError::HostRepeated);
                 }
-                if !value.iter().all(|&byte| HOST_BYTE[usize::from(byte)]) {
+                if !is_host(value) {
                     return Err(MessageError::HostInvalid);
                 }
             }
@@ -113,6 +113,11 @@ fn parse_decimal(text: &[u8]) -> Option<u64> {
         let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
         number.checked_mul(10)?.checked_add(u64::from(digit))
     })
+}
+
+/// Whether this can be a host and port, or nothing, as far as its characters go.
+pub(crate) fn is_host(value: &[u8]) -> bool {
+    value.iter().all(|&byte| HOST_BYTE[usize::from(byte)])
 }
 
 /// What a host and port may consist of (RFC 3986 `reg-name`, IP literals, `:` and digits).

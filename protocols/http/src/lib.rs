@@ -2,6 +2,7 @@
 
 mod body;
 mod chunked;
+mod client;
 mod encode;
 mod error;
 mod framing;
@@ -9,11 +10,13 @@ mod head;
 mod intake;
 mod limits;
 mod outgoing;
+mod pace;
 mod request;
 mod response;
 mod server;
 
 pub use body::{BodyError, IncomingBody};
+pub use client::{ClientError, ClientOptions, ClientRequest, ClientResponse, HttpClient, request};
 pub use error::MessageError;
 pub use framing::BodyLength;
 pub use head::{RequestHead, ResponseHead};

@@ -18,6 +18,19 @@ pub const CHUNK_LINE_BYTES_MAX: usize = 256;
 /// Most bytes of trailers after a chunked body. They are skipped, so there is no reason to take many.
 pub const TRAILER_BYTES_MAX: usize = 8 * 1024;
 
+/// Bytes that are kept although nobody can use them yet: further requests while one is being answered, a
+/// body that nobody has asked for. Then reading stops. One read of the transport can come on top.
+pub(crate) const STASH_BYTES_MAX: usize = 16 * 1024;
+
+/// Longest body that is handed over together with its head, without a stream.
+pub(crate) const WHOLE_BODY_BYTES_MAX: u64 = 64 * 1024;
+
+/// Most bytes that are thrown away of a body that nobody wants, so that the connection can go on.
+pub(crate) const DISCARD_BYTES_MAX: u64 = 256 * 1024;
+
+/// Longest body that is copied behind its head, to be written in one piece with it.
+pub(crate) const INLINE_BODY_BYTES_MAX: usize = 8 * 1024;
+
 /// Limits of one side of a connection, for the codec and for the shell around it.
 ///
 /// The defaults are safe on the open internet. Change single fields:

@@ -180,7 +180,7 @@ impl ParseHead for HeadLimits {
         if target.len() > self.target_bytes_max {
             return Err(MessageError::TargetTooLong { limit: self.target_bytes_max });
         }
-        if !target.bytes().all(|byte| TARGET_BYTE[usize::from(byte)]) {
+        if !is_target(target) {
             return Err(MessageError::TargetInvalid);
         }
         let mut framing = FramingFields::default();
@@ -260,6 +260,11 @@ fn names_other_version(text: &[u8]) -> bool {
         return false;
     };
     matches!(version, [b'0'..=b'9'] | [b'0'..=b'9', b'.', b'0'..=b'9'])
+}
+
+/// Whether all characters may stand in a target.
+pub(crate) fn is_target(target: &str) -> bool {
+    target.bytes().all(|byte| TARGET_BYTE[usize::from(byte)])
 }
 
 /// What a target may consist of: RFC 3986, and the few characters beyond it that browsers and scripts

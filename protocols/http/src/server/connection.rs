@@ -11,24 +11,15 @@ use ropewalk::{Address, ConnectionLost, DelayedCall, Instant, LogContext, Protoc
 
 use super::exchange::Exchange;
 use super::factory::Server;
-use super::pace::{Pace, Phase};
 use crate::body::{BodyError, IncomingBody, Inflow, InflowOwner};
 use crate::framing::BodyLength;
 use crate::head::RequestHead;
+use crate::limits::{DISCARD_BYTES_MAX, STASH_BYTES_MAX, WHOLE_BODY_BYTES_MAX};
+use crate::pace::{Pace, Phase};
 use crate::request::{RequestEvent, ServerCodec};
-
-/// Bytes of further requests that are kept while one is being answered; then reading stops. One read of
-/// the transport can come on top.
-const STASH_BYTES_MAX: usize = 16 * 1024;
 
 /// Unsent bytes of answers after which no further pipelined request is begun.
 pub(super) const UNREAD_BYTES_MAX: usize = 64 * 1024;
-
-/// Longest body that is handed over together with its head, without a stream.
-const WHOLE_BODY_BYTES_MAX: u64 = 64 * 1024;
-
-/// Most bytes that are thrown away of a body that nobody wants, so that the connection can go on.
-pub(super) const DISCARD_BYTES_MAX: u64 = 256 * 1024;
 
 /// Most bytes that are thrown away after the last answer before the client is cut off.
 const LINGER_BYTES_MAX: u64 = 4 << 20;

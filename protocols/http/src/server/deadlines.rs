@@ -6,8 +6,8 @@ use http::StatusCode;
 use ropewalk::{Instant, LogContext, Producer, Streaming, Transport};
 
 use super::connection::{Connection, NEVER, State, UNREAD_BYTES_MAX};
-use super::pace::Overdue;
 use crate::body::BodyError;
+use crate::pace::Overdue;
 
 impl Connection {
     /// Sees to it that the timer goes off no later than the next deadline. Earlier does no harm, so a

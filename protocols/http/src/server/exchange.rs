@@ -6,17 +6,15 @@ use http::{Method, StatusCode};
 use ropewalk::{Deferred, Failure, Instant, LogContext, Transport};
 
 use super::Request;
-use super::connection::{Connection, DISCARD_BYTES_MAX, UNREAD_BYTES_MAX};
-use super::pace::Phase;
+use super::connection::{Connection, UNREAD_BYTES_MAX};
 use super::reply::{Reply, Response};
 use crate::body::{BodyError, IncomingBody, Inflow};
 use crate::encode::{Decimal, Persistence, push_response_head, status_allows_body};
 use crate::framing::BodyLength;
 use crate::head::RequestHead;
+use crate::limits::{DISCARD_BYTES_MAX, INLINE_BODY_BYTES_MAX};
 use crate::outgoing::{BodyWriter, OutgoingBody, WriterOwner};
-
-/// Longest body that is copied behind its head, to be written in one piece with it.
-const INLINE_BODY_BYTES_MAX: usize = 8 * 1024;
+use crate::pace::Phase;
 
 /// The buffer in which heads are put together is given back to the system if it has grown over this.
 const SCRATCH_BYTES_MAX: usize = 64 * 1024;

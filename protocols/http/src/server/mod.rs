@@ -5,7 +5,6 @@ mod date;
 mod deadlines;
 mod exchange;
 mod factory;
-mod pace;
 mod reply;
 
 use http::StatusCode;

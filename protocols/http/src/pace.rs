@@ -1,4 +1,5 @@
-//! How long a client may take for what: the deadlines of one connection, without a clock.
+//! How long a peer may take for what: the deadlines of one connection, without a clock. Servers and
+//! clients share it.
 
 use std::time::Duration;
 
@@ -10,17 +11,17 @@ use crate::limits::Limits;
 /// read before a reset can overtake it.
 pub(crate) const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the connection is waiting for when no request is under way. One deadline at most holds at a time
-/// here; the windows of [`Pace`] come beside it.
+/// What the connection is waiting for. One deadline at most holds at a time here; the windows of [`Pace`]
+/// come beside it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Phase {
-    /// A request is being answered, and the handler may take its time; or all is said.
+    /// A request is being answered, and whoever does that may take their time; or all is said.
     Answering,
-    /// The first head of the connection, or the rest of a later one.
+    /// A server: the first head of the connection, or the rest of a later one. A client: the response.
     Head,
-    /// The next head.
+    /// The next request.
     Idle,
-    /// The client's end of a connection that we have finished with.
+    /// A server: the client's end of a connection that is finished with.
     Linger,
 }
 
@@ -79,7 +80,7 @@ impl Pace {
         self.body = None;
     }
 
-    /// The client has to take what is written; it has taken `sent` bytes so far.
+    /// The peer has to take what is written; it has taken `sent` bytes so far.
     pub(crate) fn expect_reader(&mut self, sent: u64, now: Instant) {
         self.reader.get_or_insert(Window { since: now, mark: sent });
     }
@@ -113,7 +114,7 @@ impl Pace {
         is_unsent: bool,
     ) -> Option<Overdue> {
         if !is_unsent {
-            // The client has all there was; a stream may bring more.
+            // The peer has all there was; a stream may bring more.
             let is_streaming = self.phase == Phase::Answering;
             self.reader =
                 self.reader.filter(|_| is_streaming).map(|_| Window { since: now, mark: sent });

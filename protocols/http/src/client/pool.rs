@@ -1,0 +1,218 @@
+//! The connections to one host, and who gets the next one.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+
+use ropewalk::{Deferred, Failure, LogContext, Reactor, Resolver};
+
+use super::connection::{ClientConnection, ClientProtocol};
+use super::request::{ClientRequest, ClientResponse};
+use super::{ClientError, ClientOptions};
+
+/// Sends requests to one host, and keeps connections open for the next ones.
+///
+/// A cheap clone; clones share the connections. When the last one is dropped, idle connections are
+/// closed, and the others once they have done their work.
+///
+/// ```no_run
+/// use http::Method;
+/// use ropewalk::Reactor;
+/// use ropewalk_http::{ClientOptions, ClientRequest, HttpClient};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let reactor = Reactor::new()?;
+/// let address = "127.0.0.1:8008".parse()?;
+/// let client = HttpClient::new(&reactor, address, ClientOptions::default());
+/// let request = ClientRequest::new(Method::GET, "localhost:8008", "/_matrix/client/versions")?;
+/// let text = client.request(request).add_callback(|response| response.body.collect(65_536));
+/// println!("{:?}", reactor.run_until(text).map_err(|failure| failure.to_string())?);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct HttpClient {
+    pool: Rc<Pool>,
+}
+
+impl HttpClient {
+    /// Makes a client for the host at `address`. Nothing is connected yet.
+    pub fn new(reactor: &Reactor, address: SocketAddr, options: ClientOptions) -> Self {
+        let pool = Pool {
+            reactor: reactor.clone(),
+            address,
+            options,
+            idle: RefCell::new(Vec::new()),
+            open_count: Cell::new(0),
+            waiting: RefCell::new(VecDeque::new()),
+        };
+        HttpClient { pool: Rc::new(pool) }
+    }
+
+    /// Sends a request. The response comes as soon as its head is complete.
+    ///
+    /// There is no limit in time for the whole but what the options say of its parts: see
+    /// [`Deferred::with_timeout`]. Cancelling closes the connection if the request has been sent.
+    ///
+    /// A connection that was kept may be closed by the server at the moment in which it is used again. A request
+    /// for which that is safe is then sent once more; others fail with [`ClientError::ConnectionLost`].
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`], and [`ConnectError`](ropewalk::ConnectError) or [`TimeoutError`](ropewalk::TimeoutError)
+    /// of the attempt to connect.
+    #[track_caller]
+    pub fn request(&self, request: ClientRequest) -> Deferred<ClientResponse> {
+        let limit = self.pool.options.waiting_max;
+        if self.pool.waiting.borrow().len() >= limit {
+            return Deferred::fail(ClientError::QueueFull { limit });
+        }
+        let stage = Rc::new(RefCell::new(Stage::Waiting));
+        let cancelled = Rc::clone(&stage);
+        let (deferred, resolver) = Deferred::with_canceller(move || {
+            // Whatever this leads to comes too late to matter.
+            let stage = cancelled.replace(Stage::Cancelled);
+            match stage {
+                Stage::Connecting(connecting) => connecting.cancel(),
+                Stage::Sent(connection) => {
+                    if let Some(connection) = connection.upgrade() {
+                        connection.abort();
+                    }
+                }
+                Stage::Cancelled | Stage::Waiting => {}
+            }
+        });
+        Pool::submit(&self.pool, Pending { request, resolver, stage });
+        deferred
+    }
+
+    /// Returns the number of open connections, those that are being made included.
+    pub fn connection_count(&self) -> usize {
+        self.pool.open_count.get()
+    }
+}
+
+impl fmt::Debug for HttpClient {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("HttpClient")
+            .field("address", &self.pool.address)
+            .field("connection_count", &self.connection_count())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A request on its way to a connection.
+pub(super) struct Pending {
+    pub(super) request: ClientRequest,
+    pub(super) resolver: Resolver<ClientResponse>,
+    pub(super) stage: Rc<RefCell<Stage>>,
+}
+
+impl Pending {
+    fn is_cancelled(&self) -> bool {
+        matches!(*self.stage.borrow(), Stage::Cancelled)
+    }
+}
+
+/// What cancelling a request has to undo.
+pub(super) enum Stage {
+    Cancelled,
+    Connecting(Deferred<()>),
+    Sent(Weak<ClientConnection>),
+    Waiting,
+}
+
+pub(super) struct Pool {
+    pub(super) reactor: Reactor,
+    address: SocketAddr,
+    pub(super) options: ClientOptions,
+    /// The one that was used last is at the end, and used next: the others may grow old.
+    idle: RefCell<Vec<Rc<ClientConnection>>>,
+    open_count: Cell<usize>,
+    waiting: RefCell<VecDeque<Pending>>,
+}
+
+impl Pool {
+    fn submit(self: &Rc<Self>, pending: Pending) {
+        let kept = self.idle.borrow_mut().pop();
+        match kept {
+            Some(connection) => connection.send(pending, true),
+            None if self.open_count.get() < self.options.limits.connections_max.max(1) => {
+                self.connect(pending);
+            }
+            None => self.waiting.borrow_mut().push_back(pending),
+        }
+    }
+
+    /// Sends a request over a new connection, even beyond the limit: it replaces one that is gone.
+    pub(super) fn connect(self: &Rc<Self>, pending: Pending) {
+        self.open_count.set(self.open_count.get() + 1);
+        let connection = ClientConnection::new(self);
+        let protocol = Box::new(ClientProtocol::new(Rc::clone(&connection)));
+        let stage = Rc::clone(&pending.stage);
+        // The connection may outlive the request that it is made for, so it does not run in its context.
+        let context = LogContext::new(format!("http-client-{}", self.address));
+        let connecting = context.run(|| self.reactor.connect_tcp(self.address, protocol));
+        let pool = Rc::clone(self);
+        let connected = connecting
+            .with_timeout(&self.reactor, self.options.connect_timeout)
+            .add_both(move |result| {
+                match result {
+                    Ok(_) => connection.send(pending, false),
+                    Err(failure) => pool.connecting_failed(pending, failure),
+                }
+                Ok(())
+            });
+        if !connected.is_fired() && matches!(*stage.borrow(), Stage::Waiting) {
+            stage.replace(Stage::Connecting(connected));
+        }
+    }
+
+    fn connecting_failed(self: &Rc<Self>, pending: Pending, failure: Failure) {
+        pending.stage.replace(Stage::Waiting);
+        pending.resolver.errback(failure);
+    }
+
+    /// Takes a connection back, or sends the next request over it.
+    pub(super) fn take_back(&self, connection: &Rc<ClientConnection>) {
+        match self.next_waiting() {
+            Some(pending) => connection.send(pending, true),
+            None => self.idle.borrow_mut().push(Rc::clone(connection)),
+        }
+    }
+
+    /// A connection is gone, or was never made.
+    pub(super) fn forget(self: &Rc<Self>, connection: &ClientConnection) {
+        self.open_count.set(self.open_count.get().saturating_sub(1));
+        let gone = {
+            let mut idle = self.idle.borrow_mut();
+            let at = idle.iter().position(|kept| std::ptr::eq(&**kept, connection));
+            at.map(|at| idle.remove(at))
+        };
+        drop(gone);
+        if let Some(pending) = self.next_waiting() {
+            self.connect(pending);
+        }
+    }
+
+    fn next_waiting(&self) -> Option<Pending> {
+        let mut waiting = self.waiting.borrow_mut();
+        while let Some(pending) = waiting.pop_front() {
+            if !pending.is_cancelled() {
+                return Some(pending);
+            }
+        }
+        None
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        for connection in self.idle.take() {
+            connection.close();
+        }
+    }
+}
