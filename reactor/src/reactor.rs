@@ -14,7 +14,7 @@ use crate::clock::Instant;
 use crate::core::{self, Core, Stage};
 use crate::deferred::{Deferred, task};
 use crate::failure::Failure;
-use crate::protocol::{Factory, Protocol};
+use crate::protocol::{ConnectError, ConnectionLost, Factory, Protocol};
 use crate::ready::Job;
 use crate::remote::ReactorRemote;
 use crate::signals::{Signal, SignalSource};
@@ -22,7 +22,7 @@ use crate::slots::Key;
 use crate::sys;
 use crate::teardown;
 use crate::timers::DelayedCall;
-use crate::transport::tcp::{ListenOptions, ListeningPort, Port};
+use crate::transport::tcp::{ListenOptions, ListeningPort, Port, Security};
 use crate::transport::{Transport, connect};
 use crate::turn::{Patience, Turner};
 
@@ -244,7 +244,34 @@ impl Reactor {
         address: SocketAddr,
         protocol: Box<dyn Protocol>,
     ) -> Deferred<Transport> {
-        connect::connect(&self.core, address, protocol)
+        connect::connect(&self.core, address, protocol, None)
+    }
+
+    /// Connects to a TCP address, speaks TLS with whoever proves to be `name`, and puts `protocol`
+    /// on that.
+    ///
+    /// The deferred gets the transport once the handshake is done and `connection_made` has
+    /// returned. Otherwise as [`connect_tcp`](Reactor::connect_tcp).
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`](crate::ConnectError); its source tells a failure of TLS from one of the
+    /// network.
+    #[track_caller]
+    pub fn connect_tls(
+        &self,
+        address: SocketAddr,
+        name: rustls::pki_types::ServerName<'static>,
+        config: Arc<rustls::ClientConfig>,
+        protocol: Box<dyn Protocol>,
+    ) -> Deferred<Transport> {
+        match rustls::ClientConnection::new(config, name) {
+            Ok(session) => connect::connect(&self.core, address, protocol, Some(session.into())),
+            Err(error) => {
+                let source = ConnectionLost::Tls(Arc::new(error));
+                Deferred::fail(ConnectError { address, source })
+            }
+        }
     }
 
     /// Listens on a TCP address; port 0 picks a free one.
@@ -261,7 +288,7 @@ impl Reactor {
         factory: Rc<dyn Factory>,
         options: ListenOptions,
     ) -> io::Result<ListeningPort> {
-        Port::open(&self.core, address, factory, &options)
+        Port::open(&self.core, address, factory, Security::Plain, &options)
     }
 
     /// Listens on a TCP address and speaks TLS on what it accepts.
@@ -279,8 +306,7 @@ impl Reactor {
         config: Arc<rustls::ServerConfig>,
         options: ListenOptions,
     ) -> io::Result<ListeningPort> {
-        let _ = (address, factory, config, options);
-        Err(io::ErrorKind::Unsupported.into())
+        Port::open(&self.core, address, factory, Security::Tls(config), &options)
     }
 
     /// Calls `f` on the loop whenever the process receives this signal, in place of what the

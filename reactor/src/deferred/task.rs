@@ -55,8 +55,9 @@ pub(crate) fn spawn<T: 'static>(
         return Deferred::fail(CancelledError);
     }
     let (deferred, resolver) = Deferred::new();
-    let resolver = Rc::new(Cell::new(Some(resolver)));
-    let body = Box::pin(run(future, Rc::clone(&resolver)));
+    let report = Rc::new(Report { resolver: Cell::new(Some(resolver)) });
+    let weak_report = Rc::downgrade(&report);
+    let body = Box::pin(run(future, report));
     let key = core.tasks.borrow_mut().insert_with(|key| Task {
         body: Some(body),
         context: LogContext::current(),
@@ -73,29 +74,40 @@ pub(crate) fn spawn<T: 'static>(
     // Cancelling fails the deferred at once; here it is given another one, which has the result of
     // the task's cleaning up. Cancelling again finds that one, and drops the task.
     deferred.add_errback(move |failure| {
-        if !failure.is::<CancelledError>() || !handle.is_alive() {
-            return Deferred::fail(failure);
-        }
+        let report = weak_report.upgrade().filter(|_| failure.is::<CancelledError>());
+        let Some(report) = report else { return Deferred::fail(failure) };
         let again = handle.clone();
-        let (cleaned_up, result) = Deferred::with_canceller(move || again.drop_task());
-        resolver.set(Some(result));
+        let (cleaned_up, resolver) = Deferred::with_canceller(move || again.drop_task());
+        report.resolver.set(Some(resolver));
+        drop(report);
         handle.cancel();
         cleaned_up
     })
 }
 
+/// Who gets the task's result.
+struct Report<T: 'static> {
+    resolver: Cell<Option<Resolver<T>>>,
+}
+
+impl<T: 'static> Drop for Report<T> {
+    /// The task was dropped before its end.
+    fn drop(&mut self) {
+        if let Some(resolver) = self.resolver.take() {
+            ready::enqueue(move || resolver.errback(CancelledError));
+        }
+    }
+}
+
 /// Runs a task to its end and reports the result.
-async fn run<T: 'static>(
-    future: impl Future<Output = Outcome<T>>,
-    resolver: Rc<Cell<Option<Resolver<T>>>>,
-) {
+async fn run<T: 'static>(future: impl Future<Output = Outcome<T>>, report: Rc<Report<T>>) {
     let mut future = std::pin::pin!(future);
     let outcome = std::future::poll_fn(|cx| {
         catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)))
             .unwrap_or_else(|payload| Poll::Ready(Err(Failure::from_panic(payload))))
     })
     .await;
-    if let Some(resolver) = resolver.take() {
+    if let Some(resolver) = report.resolver.take() {
         resolver.fire(outcome);
     }
 }
@@ -153,10 +165,6 @@ struct Handle {
 }
 
 impl Handle {
-    fn is_alive(&self) -> bool {
-        self.core.upgrade().is_some_and(|core| core.tasks.borrow().get(self.key).is_some())
-    }
-
     /// Cancels the deferred that the task waits for; drops the task if it waits for none.
     fn cancel(&self) {
         let Some(core) = self.core.upgrade() else { return };

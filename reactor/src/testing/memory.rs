@@ -11,7 +11,7 @@ use crate::context::LogContext;
 use crate::protocol::Protocol;
 use crate::ready;
 use crate::transport::Transport;
-use crate::transport::link::Link;
+use crate::transport::link::{Link, Setup};
 use crate::transport::memory::{MemoryStream, PIPE_BYTES};
 use crate::transport::stream::Stream;
 
@@ -101,6 +101,13 @@ impl<'a> MemoryTransport<'a> {
             far_end.reset_on_close();
         }
         self.clock.pump();
+    }
+
+    /// Whether the protocol's end has sent everything that it will ever send, and the test has taken
+    /// it.
+    #[must_use]
+    pub fn has_finished(&self) -> bool {
+        self.far_end.borrow().as_ref().is_none_or(MemoryStream::is_at_end)
     }
 
     /// Whether the protocol's end is closed, by whomever.
@@ -202,8 +209,8 @@ fn establish(
     core.check_open().expect("the clock's reactor still runs");
     let context = LogContext::new(format!("memory-{peer}"));
     let _queue = ready::install(Rc::clone(&core.ready));
-    let link = Link::establish(core, Stream::Memory(stream), peer, protocol, context)
-        .expect("a manual backend takes every memory stream");
+    let setup = Setup { stream: Stream::Memory(stream), peer, protocol, context, session: None };
+    let link = Link::establish(core, setup).expect("a manual backend takes every memory stream");
     Transport::new(link)
 }
 

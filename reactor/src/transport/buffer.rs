@@ -86,7 +86,6 @@ impl Backlog {
         stream.write_vectored(&slices[..used])
     }
 
-    #[expect(dead_code, reason = "TLS, which needs it, lands next")]
     /// Returns the oldest bytes that lie in one piece.
     pub(crate) fn front(&self) -> &[u8] {
         self.chunks.front().map(Chunk::as_slice).unwrap_or_default()

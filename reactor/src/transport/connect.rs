@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Transport;
-use super::link::Link;
+use super::link::{Link, Setup};
 use crate::context::LogContext;
 use crate::core::Core;
 use crate::deferred::Deferred;
@@ -17,6 +17,7 @@ pub(crate) fn connect(
     core: &Rc<Core>,
     address: SocketAddr,
     protocol: Box<dyn Protocol>,
+    session: Option<rustls::Connection>,
 ) -> Deferred<Transport> {
     let fail = |error| ConnectError { address, source: ConnectionLost::Failed(Arc::new(error)) };
     if let Err(error) = core.check_open() {
@@ -37,7 +38,8 @@ pub(crate) fn connect(
         }
     };
     let context = LogContext::current();
-    match Link::establish_later(core, stream, address, protocol, context, told) {
+    let setup = Setup { stream, peer: address, protocol, context, session };
+    match Link::establish_later(core, setup, told) {
         Ok(link) => {
             let link = Rc::downgrade(&link);
             let give_up = move || {

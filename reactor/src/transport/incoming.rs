@@ -22,7 +22,11 @@ impl Transport {
         }
         if readiness.has(Readiness::READABLE) {
             link.state.set(flag::MAYBE_READABLE);
-            self.read(core, buffers);
+            if link.state.has(flag::TLS) {
+                self.read_encrypted(core, buffers);
+            } else {
+                self.read(core, buffers);
+            }
         }
         if readiness.has(Readiness::FAILED) && link.state.has(NOT_READING) {
             link.close_failed(core);
@@ -33,6 +37,9 @@ impl Transport {
     #[cold]
     fn prepare(&self, core: &Rc<Core>, readiness: Readiness) {
         let link = &self.link;
+        if link.state.has(flag::LINGERING) {
+            return link.linger(core);
+        }
         if readiness.has(Readiness::UNREAD) {
             link.state.clear(flag::ON_UNREAD_LIST);
         }
@@ -87,7 +94,7 @@ impl Transport {
     }
 
     /// The peer will send no more.
-    fn finish_reading(&self, core: &Rc<Core>) {
+    pub(super) fn finish_reading(&self, core: &Rc<Core>) {
         let link = &self.link;
         link.state.set(flag::READ_FINISHED);
         link.state.clear(flag::MAYBE_READABLE);
@@ -129,12 +136,12 @@ impl Link {
 }
 
 /// Why a link does not read.
-const NOT_READING: u32 =
+pub(super) const NOT_READING: u32 =
     flag::LOST | flag::READ_PAUSED | flag::READ_FINISHED | flag::LOSING | flag::CONNECTING;
 
 /// What has to be looked at before a link is read.
-const SPECIAL: u32 = flag::CONNECTING | flag::WRITE_BLOCKED;
+const SPECIAL: u32 = flag::CONNECTING | flag::WRITE_BLOCKED | flag::LINGERING;
 const SPECIAL_READINESS: Readiness = Readiness::CLOSING.and(Readiness::UNREAD);
 
 /// Reads of one connection in one turn; together 256 KiB, some 50 microseconds of copying.
-const READS_PER_TURN: usize = 4;
+pub(super) const READS_PER_TURN: usize = 4;

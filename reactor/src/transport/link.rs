@@ -34,6 +34,7 @@ pub(crate) struct Link {
     pub(super) gathered_bytes: Cell<usize>,
     /// Bytes that could not be sent yet, or are too many for the outbox.
     pub(super) backlog: RefCell<Backlog>,
+    pub(super) session: RefCell<Option<Box<rustls::Connection>>>,
     /// Out of its place while one of its methods runs, and once it has been told of the end.
     pub(super) protocol: Cell<Option<Box<dyn Protocol>>>,
     pub(super) context: LogContext,
@@ -41,6 +42,8 @@ pub(crate) struct Link {
     pub(super) high_water_bytes: Cell<usize>,
     pub(super) low_water_bytes: Cell<usize>,
     connecting: Cell<Option<Connected>>,
+    /// Ends a handshake, or lingering, that takes too long.
+    pub(super) timer: Cell<Key>,
     peer: Address,
     local: OnceCell<Address>,
 }
@@ -85,6 +88,14 @@ pub(super) mod flag {
     pub(crate) const PRODUCER_WAITS: u32 = 1 << 14;
     /// The backlog holds something.
     pub(crate) const HAS_BACKLOG: u32 = 1 << 15;
+    /// What is sent and received is encrypted.
+    pub(crate) const TLS: u32 = 1 << 16;
+    /// The TLS handshake is not done, so that the protocol has not been told of the connection.
+    pub(crate) const HANDSHAKING: u32 = 1 << 17;
+    /// The peer has been told, within TLS, that nothing more will be sent.
+    pub(crate) const CLOSE_NOTIFIED: u32 = 1 << 18;
+    /// It is over for the protocol, but the stream is kept until the peer has had everything.
+    pub(crate) const LINGERING: u32 = 1 << 19;
 }
 
 impl State {
@@ -110,17 +121,22 @@ impl State {
 
 // Beginning.
 
+/// What a link is made of.
+pub(crate) struct Setup {
+    pub(crate) stream: Stream,
+    pub(crate) peer: SocketAddr,
+    pub(crate) protocol: Box<dyn Protocol>,
+    pub(crate) context: LogContext,
+    /// The TLS session to be put on the stream, if any.
+    pub(crate) session: Option<rustls::Connection>,
+}
+
 impl Link {
-    /// Puts a protocol on a stream that is connected, and tells it so.
-    pub(crate) fn establish(
-        core: &Rc<Core>,
-        stream: Stream,
-        peer: SocketAddr,
-        protocol: Box<dyn Protocol>,
-        context: LogContext,
-    ) -> io::Result<Rc<Link>> {
-        let link = Link::insert(core, stream, peer, protocol, context, 0)?;
-        link.make(core);
+    /// Puts a protocol on a stream that is connected. The protocol is told so now, or once the TLS
+    /// handshake is done.
+    pub(crate) fn establish(core: &Rc<Core>, setup: Setup) -> io::Result<Rc<Link>> {
+        let link = Link::insert(core, setup, 0)?;
+        link.stream_connected(core);
         Ok(link)
     }
 
@@ -128,26 +144,19 @@ impl Link {
     /// protocol has.
     pub(crate) fn establish_later(
         core: &Rc<Core>,
-        stream: Stream,
-        peer: SocketAddr,
-        protocol: Box<dyn Protocol>,
-        context: LogContext,
+        setup: Setup,
         told: impl FnOnce(Result<Transport, ConnectionLost>) + 'static,
     ) -> io::Result<Rc<Link>> {
-        let flags = flag::CONNECTING | flag::WRITE_BLOCKED;
-        let link = Link::insert(core, stream, peer, protocol, context, flags)?;
+        let link = Link::insert(core, setup, flag::CONNECTING | flag::WRITE_BLOCKED)?;
         link.connecting.set(Some(Box::new(told)));
         Ok(link)
     }
 
-    fn insert(
-        core: &Rc<Core>,
-        stream: Stream,
-        peer: SocketAddr,
-        protocol: Box<dyn Protocol>,
-        context: LogContext,
-        flags: u32,
-    ) -> io::Result<Rc<Link>> {
+    fn insert(core: &Rc<Core>, setup: Setup, mut flags: u32) -> io::Result<Rc<Link>> {
+        let Setup { stream, peer, protocol, context, session } = setup;
+        if session.is_some() {
+            flags |= flag::TLS | flag::HANDSHAKING;
+        }
         let link = Rc::new(Link {
             core: Rc::downgrade(core),
             key: Cell::new(Key::NONE),
@@ -157,34 +166,30 @@ impl Link {
             outbox_place: Cell::new(0),
             gathered_bytes: Cell::new(0),
             backlog: RefCell::default(),
+            session: RefCell::new(session.map(Box::new)),
             protocol: Cell::new(Some(protocol)),
             context,
             feeding: RefCell::new(None),
             high_water_bytes: Cell::new(HIGH_WATER_BYTES),
             low_water_bytes: Cell::new(LOW_WATER_BYTES),
             connecting: Cell::new(None),
+            timer: Cell::new(Key::NONE),
             peer: Address::Tcp(peer),
             local: OnceCell::new(),
         });
-        let key = core.sources.borrow_mut().insert(Source::Link(Transport::new(Rc::clone(&link))));
+        let transport = Transport::new(Rc::clone(&link));
+        let key = core.sources.borrow_mut().insert(Source::Link(transport));
         link.key.set(key);
         let registered = match &mut *link.stream.borrow_mut() {
             Some(stream) => core.backend.register_stream(stream, key),
             None => Ok(()),
         };
         if let Err(error) = registered {
+            link.state.set(flag::LOST);
             core.sources.borrow_mut().remove(key);
             return Err(error);
         }
         Ok(link)
-    }
-
-    fn make(self: &Rc<Link>, core: &Core) {
-        self.state.clear(flag::CONNECTING | flag::WRITE_BLOCKED);
-        self.state.set(flag::MADE);
-        Transport::new(Rc::clone(self)).call(core, "connection_made", |protocol, transport| {
-            protocol.connection_made(transport);
-        });
     }
 
     pub(super) fn finish_connecting(self: &Rc<Link>, core: &Rc<Core>) {
@@ -196,18 +201,33 @@ impl Link {
             None => return,
         };
         match error {
-            None => {
-                let told = self.connecting.take();
-                self.make(core);
-                if let Some(told) = told {
-                    let transport = Transport::new(Rc::clone(self));
-                    let _ =
-                        core.call("a connected callback", &self.context, || told(Ok(transport)));
-                }
-            }
+            None => self.stream_connected(core),
             // An edge that came early, as spurious ones may.
             Some(error) if is_still_connecting(&error) => {}
             Some(error) => self.close(core, ConnectionLost::Failed(Arc::new(error))),
+        }
+    }
+
+    fn stream_connected(self: &Rc<Link>, core: &Rc<Core>) {
+        self.state.clear(flag::CONNECTING | flag::WRITE_BLOCKED);
+        if self.state.has(flag::TLS) {
+            self.start_handshake(core);
+        } else {
+            self.make(core);
+        }
+    }
+
+    /// Bytes can flow: tells the protocol, and then whoever waits for the connection.
+    pub(super) fn make(self: &Rc<Link>, core: &Rc<Core>) {
+        self.state.set(flag::MADE);
+        let told = self.connecting.take();
+        let transport = Transport::new(Rc::clone(self));
+        transport.call(core, "connection_made", |protocol, transport| {
+            protocol.connection_made(transport);
+        });
+        if let Some(told) = told {
+            // A panic has been logged; nobody else needs to know.
+            let _ = core.call("a connected callback", &self.context, || told(Ok(transport)));
         }
     }
 }
@@ -238,6 +258,7 @@ impl Link {
     /// Ends the connection because the reactor ends.
     pub(crate) fn shut_down(self: &Rc<Link>, core: &Core) {
         self.close(core, ConnectionLost::ReactorStopped);
+        self.drop_stream(core);
     }
 
     pub(crate) fn peer(&self) -> &Address {
@@ -253,7 +274,7 @@ impl Link {
     }
 
     pub(crate) fn is_connected(&self) -> bool {
-        !self.state.has(flag::LOST | flag::LOSING | flag::CONNECTING)
+        !self.state.has(flag::LOST | flag::LOSING | flag::CONNECTING | flag::HANDSHAKING)
     }
 }
 
@@ -265,17 +286,31 @@ impl Link {
         if self.state.has(flag::LOST) {
             return;
         }
+        self.end(core, reason);
+        self.drop_stream(core);
+    }
+
+    /// Ends the connection for this side, without yet closing the stream.
+    pub(super) fn end(self: &Rc<Link>, core: &Core, reason: ConnectionLost) {
         self.state.set(flag::LOST);
-        // Closing the descriptor also ends its registration; an event that the system has reported
-        // already finds its key gone.
-        drop(self.stream.take());
-        core.sources.borrow_mut().remove(self.key.get());
-        // What was written may be owned by anything; it goes with no borrow held.
         self.gathered_bytes.set(0);
+        // What was written may be owned by anything; it goes with no borrow held.
         drop(self.backlog.take());
+        drop(self.session.take());
         self.dismiss_producer(core);
         let link = Rc::clone(self);
         core.ready.push(Job::in_context(self.context.clone(), move || link.tell_lost(reason)));
+    }
+
+    pub(super) fn drop_stream(&self, core: &Core) {
+        self.state.clear(flag::LINGERING);
+        // Closing the descriptor also ends its registration; an event that the system has reported
+        // already finds its key gone.
+        drop(self.stream.take());
+        let source = core.sources.borrow_mut().remove(self.key.get());
+        drop(source);
+        let timer = core.timers.borrow_mut().remove(self.timer.get());
+        drop(timer);
     }
 
     pub(super) fn close_failed(self: &Rc<Link>, core: &Core) {

@@ -78,8 +78,8 @@ impl MemoryStream {
         if !self.incoming.bytes.borrow().is_empty() {
             self.incoming.tell_reader(Readiness::READABLE);
         }
-        if self.incoming.is_finished.get() || self.incoming.is_reset.get() {
-            self.incoming.tell_reader(Readiness::CLOSING);
+        if self.incoming.is_finished.get() {
+            self.incoming.tell_reader(Readiness::READABLE.and(Readiness::CLOSING));
         }
     }
 
@@ -160,6 +160,11 @@ impl MemoryStream {
     #[expect(clippy::unnecessary_wraps, reason = "the other kinds of stream can fail here")]
     pub(crate) fn peer_address(&self) -> io::Result<SocketAddr> {
         Ok(self.peer)
+    }
+
+    /// Whether all was read that the other end will ever write.
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.incoming.is_finished.get() && self.incoming.bytes.borrow().is_empty()
     }
 
     /// Whether the other end was dropped.

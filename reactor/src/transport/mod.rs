@@ -3,12 +3,14 @@
 pub(crate) mod buffer;
 pub(crate) mod connect;
 mod incoming;
+mod linger;
 pub(crate) mod link;
 pub(crate) mod memory;
 pub(crate) mod outbox;
 mod outgoing;
 pub(crate) mod stream;
 pub(crate) mod tcp;
+mod tls;
 
 use std::fmt;
 use std::rc::Rc;
@@ -57,8 +59,11 @@ impl Transport {
 
     /// Closes the connection once everything that was written has been sent.
     ///
-    /// Nothing more is read, and what is written from now on is dropped. While a producer is
-    /// registered the connection stays open for it until it unregisters.
+    /// Nothing more is delivered, and what is written from now on is dropped. While a producer is
+    /// registered the connection stays open for it until it unregisters. If the peer has sent
+    /// something that was not read, what it sends is thrown away for two seconds before the stream
+    /// is closed, so that it gets to see the last bytes written; `connection_lost` does not wait for
+    /// that.
     pub fn lose_connection(&self) {
         self.link.lose_connection();
     }

@@ -99,15 +99,23 @@ impl Link {
     }
 
     /// Puts the link on the list of those to be flushed at the end of the turn.
-    fn flush_later(self: &Rc<Link>) {
+    pub(super) fn flush_later(self: &Rc<Link>) {
         if !self.state.has(flag::ON_UNSENT_LIST | flag::WRITE_BLOCKED) {
             self.state.set(flag::ON_UNSENT_LIST);
             self.outbox_place.set(self.outbox.borrow_mut().push(self, &[]));
         }
     }
 
+    /// Puts the link on that list in the next turn.
+    pub(super) fn leave_over(self: &Rc<Link>) {
+        if !self.state.has(flag::ON_UNSENT_LIST) {
+            self.state.set(flag::ON_UNSENT_LIST);
+            self.outbox.borrow_mut().leave_over(self);
+        }
+    }
+
     /// Flushes before the end of the turn. An entry in the outbox stays there, empty.
-    pub(super) fn flush_now(self: &Rc<Link>, core: &Core) {
+    pub(super) fn flush_now(self: &Rc<Link>, core: &Rc<Core>) {
         let mut piece = Vec::new();
         if self.gathered_bytes.get() > 0 {
             piece = self.outbox.borrow_mut().take_piece(self.outbox_place.get());
@@ -122,7 +130,7 @@ impl Link {
     /// Sends this piece of the outbox and then the backlog. Calls nobody: what follows from it is
     /// queued.
     #[inline]
-    pub(crate) fn flush(self: &Rc<Link>, core: &Core, piece: Piece) {
+    pub(crate) fn flush(self: &Rc<Link>, core: &Rc<Core>, piece: Piece) {
         self.state.clear(flag::ON_UNSENT_LIST);
         self.gathered_bytes.set(0);
         let mut left = piece;
@@ -143,7 +151,7 @@ impl Link {
 
     /// Does what [`flush`](Link::flush) does when it cannot take the short way.
     #[cold]
-    fn flush_in_full(self: &Rc<Link>, core: &Core, piece: Piece) {
+    fn flush_in_full(self: &Rc<Link>, core: &Rc<Core>, piece: Piece) {
         if self.state.has(flag::LOST) {
             return;
         }
@@ -154,6 +162,10 @@ impl Link {
 
     #[cold]
     fn send_backlog(self: &Rc<Link>, mut piece: &[u8]) -> io::Result<()> {
+        if self.state.has(flag::TLS) {
+            debug_assert!(piece.is_empty(), "TLS connections have nothing in the outbox");
+            return self.send_encrypted();
+        }
         let stream = self.stream.borrow();
         let Some(stream) = &*stream else { return Ok(()) };
         let mut backlog = self.backlog.borrow_mut();
@@ -167,10 +179,7 @@ impl Link {
                 break Ok(());
             }
             if sent_bytes >= SEND_BYTES_PER_TURN {
-                if !self.state.has(flag::ON_UNSENT_LIST) {
-                    self.state.set(flag::ON_UNSENT_LIST);
-                    self.outbox.borrow_mut().leave_over(self);
-                }
+                self.leave_over();
                 break Ok(());
             }
             match backlog.send(piece, stream) {
@@ -194,20 +203,34 @@ impl Link {
     }
 
     /// Does what depends on how much is left to send.
-    fn settle(self: &Rc<Link>, core: &Core, sent: io::Result<()>) {
+    fn settle(self: &Rc<Link>, core: &Rc<Core>, sent: io::Result<()>) {
         if let Err(error) = sent {
             self.close(core, ConnectionLost::Failed(Arc::new(error)));
         } else if self.state.has(flag::HAS_PRODUCER) {
             self.steer_producer(core);
-        } else if self.state.has(flag::LOSING | flag::LOSING_WRITE) && self.buffered_bytes() == 0 {
+        } else if self.state.has(flag::LOSING | flag::LOSING_WRITE)
+            && self.buffered_bytes() == 0
+            && !self.state.has(flag::HANDSHAKING)
+        {
             self.finish_writing(core);
         }
     }
 
     /// Everything is sent, and this side has asked for the end.
-    fn finish_writing(self: &Rc<Link>, core: &Core) {
+    fn finish_writing(self: &Rc<Link>, core: &Rc<Core>) {
+        if self.state.has(flag::TLS) {
+            match self.close_notify() {
+                Ok(true) => {}
+                Ok(false) => return,
+                // A peer that has finished may be gone; a note that nobody reads is no loss.
+                Err(_) if self.state.has(flag::READ_FINISHED) => {}
+                Err(error) => {
+                    return self.close(core, ConnectionLost::Failed(Arc::new(error)));
+                }
+            }
+        }
         if self.state.has(flag::LOSING) {
-            return self.close(core, ConnectionLost::Done);
+            return self.close_gently(core);
         }
         if self.state.has(flag::WRITE_FINISHED) {
             return;
@@ -338,7 +361,8 @@ const NOT_GATHERED: u32 = flag::LOST
     | flag::LOSING_WRITE
     | flag::HAS_BACKLOG
     | flag::WRITE_BLOCKED
-    | flag::HAS_PRODUCER;
+    | flag::HAS_PRODUCER
+    | flag::TLS;
 
 /// What makes flushing more than one call of the system.
 const FLUSHED_IN_FULL: u32 = NOT_GATHERED;

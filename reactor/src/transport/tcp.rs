@@ -5,12 +5,13 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mio::net::TcpListener;
 use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 
-use super::link::Link;
+use super::link::{Link, Setup};
 use super::stream::{Listener, Stream};
 use crate::context::LogContext;
 use crate::core::{Core, Source};
@@ -78,11 +79,18 @@ impl fmt::Debug for ListeningPort {
     }
 }
 
+/// What a port puts on the streams that it accepts.
+pub(crate) enum Security {
+    Plain,
+    Tls(Arc<rustls::ServerConfig>),
+}
+
 /// The inside of a listening port.
 pub(crate) struct Port {
     listener: RefCell<Listener>,
     address: SocketAddr,
     factory: Rc<dyn Factory>,
+    security: Security,
     no_delay: bool,
     key: Cell<Key>,
     connection_count: Cell<u64>,
@@ -95,6 +103,7 @@ impl Port {
         core: &Rc<Core>,
         address: SocketAddr,
         factory: Rc<dyn Factory>,
+        security: Security,
         options: &ListenOptions,
     ) -> io::Result<ListeningPort> {
         core.check_open()?;
@@ -104,6 +113,7 @@ impl Port {
             listener: RefCell::new(listener),
             address,
             factory,
+            security,
             no_delay: options.no_delay,
             key: Cell::new(Key::NONE),
             connection_count: Cell::new(0),
@@ -160,7 +170,17 @@ impl Port {
             protocol = self.factory.build_protocol(&Address::Tcp(peer));
         });
         let Some(protocol) = protocol.filter(|_| built.is_ok()) else { return };
-        if let Err(error) = Link::establish(core, stream, peer, protocol, context) {
+        let session = match &self.security {
+            Security::Plain => None,
+            Security::Tls(config) => match rustls::ServerConnection::new(Arc::clone(config)) {
+                Ok(session) => Some(session.into()),
+                Err(error) => {
+                    return log::error!("cannot speak TLS with {peer}: {error}");
+                }
+            },
+        };
+        let setup = Setup { stream, peer, protocol, context, session };
+        if let Err(error) = Link::establish(core, setup) {
             log::warn!("cannot serve the connection from {peer}: {error}");
         }
     }
