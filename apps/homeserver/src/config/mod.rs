@@ -13,6 +13,7 @@ mod document;
 pub mod federation;
 pub mod first_start;
 pub mod listen;
+pub mod lock_file;
 pub mod media;
 pub mod messages;
 pub mod outgoing;

@@ -1,0 +1,6 @@
+//! HTTP paths and bodies of the Matrix APIs: parse, call a handler, reply. Decides nothing itself.
+
+pub(crate) mod auth;
+pub(crate) mod client;
+pub(crate) mod errors;
+pub(crate) mod router;

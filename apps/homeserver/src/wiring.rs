@@ -1,0 +1,203 @@
+//! The one file that sees every layer: it makes the parts, connects them and orders their start and
+//! stop.
+
+use std::io::{self, Write};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ropewalk::logging::LogOptions;
+use ropewalk::{
+    Deferred, Failure, ListenOptions, ListeningPort, MultiService, Reactor, Service, Signal,
+};
+use ropewalk_http::{Handler, HttpFactory, Limits};
+
+use crate::api::client;
+use crate::api::router::{BODY_BYTES_MAX, Router};
+use crate::config::first_start::{self, Prepared};
+use crate::config::{Config, lock_file};
+use crate::handlers::sessions::Sessions;
+use crate::storage::engine::{Database, Durability};
+use crate::storage::schema;
+use crate::streams::Notifier;
+
+/// How long requests that are under way at SIGTERM may take until the process ends without them.
+const STOP_LIMIT: Duration = Duration::from_secs(8);
+
+/// A homeserver, made and connected, without a listener.
+pub struct Homeserver {
+    /// Answers requests.
+    pub handler: Rc<dyn Handler>,
+    /// Tells of news; wakes everybody at the end.
+    pub notifier: Notifier,
+    /// Where everything is kept.
+    pub database: Database,
+}
+
+/// Makes a homeserver on `reactor`: opens the database and connects the parts.
+///
+/// Tests and simulations build it on a manual clock and put its handler on a memory transport.
+///
+/// # Errors
+///
+/// [`StorageError`](crate::storage::StorageError) if the database cannot be opened.
+pub fn build(config: &Config, prepared: &Prepared, reactor: &Reactor) -> Deferred<Homeserver> {
+    let config = config.clone();
+    let _ = prepared;
+    let reactor = reactor.clone();
+    let database = Database::open(
+        &reactor,
+        &config.paths.database,
+        Durability::Sync,
+        config.database.threads.get(),
+        schema::STEPS,
+    );
+    database.add_callback(move |database| {
+        let sessions = Rc::new(Sessions::new(reactor.clone(), database.clone()));
+        let mut router = Router::new(reactor, sessions);
+        client::discovery::routes(&mut router, &config);
+        client::sessions::routes(&mut router);
+        let handler = Rc::new(router.finish()?);
+        Ok(Homeserver { handler, notifier: database.notifier().clone(), database })
+    })
+}
+
+/// Runs a homeserver until SIGINT or SIGTERM.
+///
+/// # Errors
+///
+/// Whatever keeps it from starting; all of it before the listener opens.
+pub fn serve(config: Config) -> Result<(), Failure> {
+    let options = LogOptions { level: config.log_level, ..LogOptions::default() };
+    ropewalk::logging::install(options)?;
+    let reactor = Reactor::new()?;
+    let prepared = first_start::prepare(&config, &mut |bytes| reactor.random_bytes(bytes))?;
+    let _lock = lock_file::claim(&config.paths.data_dir)?;
+    for warning in config.warnings.iter().chain(&prepared.warnings) {
+        log::warn!("{warning}");
+    }
+    let homeserver = reactor.run_until(build(&config, &prepared, &reactor))?;
+    let listener = Rc::new(HttpListener::new(&config, &homeserver, &reactor)?);
+
+    let services = MultiService::new("homeserver", STOP_LIMIT);
+    services.add_shared(listener.clone());
+    reactor.run_until(services.start(&reactor))?;
+    stop_on_signals(&reactor, &services)?;
+
+    let url = listener.url();
+    let program = program_name();
+    // The terminal may have gone away; the server need not.
+    let mut stdout = io::stdout().lock();
+    let _ = stdout
+        .write_all(first_start::welcome(&config, &url, &program).as_bytes())
+        .and_then(|()| stdout.flush());
+    drop(stdout);
+    reactor.run()?;
+    Ok(())
+}
+
+/// The first SIGINT or SIGTERM stops the services in order, the second one ends the process at once.
+fn stop_on_signals(reactor: &Reactor, services: &MultiService) -> io::Result<()> {
+    let is_stopping = Rc::new(std::cell::Cell::new(false));
+    for signal in [Signal::Interrupt, Signal::Terminate] {
+        let (stopping, services, handle) =
+            (Rc::clone(&is_stopping), services.clone(), reactor.clone());
+        reactor.on_signal(signal, move || {
+            if stopping.replace(true) {
+                log::warn!("told to stop a second time; ending at once");
+                std::process::exit(1);
+            }
+            log::info!("stopping");
+            let handle = handle.clone();
+            services
+                .stop()
+                .add_both(move |_| {
+                    handle.stop();
+                    Ok(())
+                })
+                .detach();
+        })?;
+    }
+    Ok(())
+}
+
+fn program_name() -> String {
+    std::env::args_os()
+        .next()
+        .map(PathBuf::from)
+        .map_or_else(|| "homeserver".to_owned(), |path| path.display().to_string())
+}
+
+/// The plain HTTP listener, as a service.
+struct HttpListener {
+    reactor: Reactor,
+    address: SocketAddr,
+    factory: HttpFactory,
+    notifier: Notifier,
+    port: std::cell::RefCell<Option<ListeningPort>>,
+}
+
+impl HttpListener {
+    fn new(config: &Config, homeserver: &Homeserver, reactor: &Reactor) -> io::Result<Self> {
+        let listen = &config.listen.http;
+        let address = resolve(&listen.host, listen.port)?;
+        let limits = Limits { body_bytes_max: BODY_BYTES_MAX, ..Limits::default() };
+        Ok(Self {
+            reactor: reactor.clone(),
+            address,
+            factory: HttpFactory::new(reactor, Rc::clone(&homeserver.handler), limits),
+            notifier: homeserver.notifier.clone(),
+            port: std::cell::RefCell::default(),
+        })
+    }
+
+    /// Returns where clients reach the server.
+    fn url(&self) -> String {
+        let address = self.port.borrow().as_ref().map_or(self.address, |port| port.local_address());
+        format!("http://{address}")
+    }
+}
+
+impl Service for HttpListener {
+    fn name(&self) -> &str {
+        "http"
+    }
+
+    fn start(&self, _: &Reactor) -> Deferred<()> {
+        let factory = Rc::new(self.factory.clone());
+        match self.reactor.listen_tcp(self.address, factory, ListenOptions::default()) {
+            Ok(port) => {
+                log::info!("listening on {}", port.local_address());
+                self.port.replace(Some(port));
+                Deferred::succeed(())
+            }
+            Err(source) => Deferred::fail(ListenError { address: self.address, source }),
+        }
+    }
+
+    /// Takes no more connections, answers those who wait for news, and lets the other requests end.
+    fn stop(&self) -> Deferred<()> {
+        if let Some(port) = self.port.take() {
+            port.stop_listening();
+        }
+        self.notifier.wake_all();
+        self.factory.drain()
+    }
+}
+
+/// A listener could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}; choose another port with listen.http.port")]
+struct ListenError {
+    address: SocketAddr,
+    source: io::Error,
+}
+
+/// Returns the address of a configured host. Blocks, and runs before the loop does.
+fn resolve(host: &str, port: u16) -> io::Result<SocketAddr> {
+    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    (bare, port).to_socket_addrs()?.next().ok_or_else(|| {
+        io::Error::new(io::ErrorKind::NotFound, format!("{host:?} is no address of this machine"))
+    })
+}
