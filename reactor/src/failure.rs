@@ -45,11 +45,18 @@ impl Failure {
     /// if `RUST_BACKTRACE` asks for one.
     #[track_caller]
     pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self(Arc::new(Evidence {
-            error: error.into(),
-            created: Location::caller(),
-            backtrace: Backtrace::capture(),
-        }))
+        Self::with_backtrace(error.into(), Backtrace::capture())
+    }
+
+    /// Makes a failure whose backtrace would say nothing that the error does not.
+    #[track_caller]
+    pub(crate) fn plain(error: impl Error + Send + Sync + 'static) -> Self {
+        Self::with_backtrace(Box::new(error), Backtrace::disabled())
+    }
+
+    #[track_caller]
+    fn with_backtrace(error: Box<dyn Error + Send + Sync>, backtrace: Backtrace) -> Self {
+        Self(Arc::new(Evidence { error, created: Location::caller(), backtrace }))
     }
 
     /// Makes a failure of what a panicking callback, task or thread job left behind.

@@ -333,7 +333,7 @@ impl PoolState {
             let waiting = self.waiting.borrow_mut().remove(&id);
             drop(job);
             if let Some(waiting) = waiting {
-                waiting.refuse(CancelledError.into());
+                waiting.refuse(Failure::plain(CancelledError));
             }
         }
     }

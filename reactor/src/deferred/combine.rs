@@ -234,14 +234,14 @@ impl<T: 'static> Deferred<T> {
             move || {
                 timeout.is_over.set(true);
                 cancel.cancel();
-                timeout.end(Err(Failure::new(TimeoutError { limit })));
+                timeout.end(Err(Failure::plain(TimeoutError { limit })));
             }
         });
         timeout.timer.set(Some(timer));
         self.add_both(move |outcome| {
             timeout.end(match outcome {
                 Err(failure) if timeout.is_over.get() && failure.is::<CancelledError>() => {
-                    Err(Failure::new(TimeoutError { limit }))
+                    Err(Failure::plain(TimeoutError { limit }))
                 }
                 outcome => outcome,
             });

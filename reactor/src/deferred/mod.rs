@@ -24,7 +24,8 @@ use std::task::{Context, Poll};
 pub use self::combine::{DeferredList, RaceFailed, gather_results, maybe_deferred, race};
 pub use self::observable::ObservableDeferred;
 pub(crate) use self::step::Outcome;
-use self::step::{Callback, Head, Job, Next, Node, OnBoth, OnEither, OnFailure, OnValue, Origin};
+pub(crate) use self::step::Settled;
+use self::step::{Callback, Head, Job, Node, OnBoth, OnEither, OnFailure, OnValue, Origin};
 pub use self::sync::{DeferredLock, DeferredSemaphore, Guard, Linearizer};
 use self::unhandled::Unhandled;
 pub use self::unhandled::UnhandledFailure;
@@ -75,16 +76,34 @@ enum Repr<T: 'static> {
     Taken,
 }
 
+/// The last node of a chain, and its origin.
+type Ends<T> = (Rc<Node<T, dyn Job>>, Rc<dyn Head>);
+
 /// What a callback may return: `Result<U, Failure>` or `Deferred<U>`.
 pub trait IntoDeferred<U: 'static> {
     /// Makes a deferred of it; one that has its result already if it is a `Result`.
     fn into_deferred(self) -> Deferred<U>;
+
+    /// As `into_deferred`, and tells the compiler of what kind it is.
+    #[doc(hidden)]
+    #[inline]
+    fn settle(self) -> Settled<U>
+    where
+        Self: Sized,
+    {
+        Settled::Waiting(self.into_deferred())
+    }
 }
 
 impl<U: 'static> IntoDeferred<U> for Result<U, Failure> {
     #[inline]
     fn into_deferred(self) -> Deferred<U> {
         Deferred::ready(self)
+    }
+
+    #[inline]
+    fn settle(self) -> Settled<U> {
+        Settled::Outcome(self)
     }
 }
 
@@ -201,10 +220,7 @@ impl<T: 'static> Deferred<T> {
     pub fn cancel(&self) {
         if let Repr::Pending(tail, head) = &self.0 {
             // A chain whose last node has its value is at its end, whatever its origin waits for.
-            let value = tail.value.take();
-            let is_fired = value.is_some();
-            tail.value.set(value);
-            if !is_fired {
+            if !tail.is_filled() {
                 step::cancel(Rc::clone(head));
             }
         }
@@ -226,12 +242,7 @@ impl<T: 'static> Deferred<T> {
     pub fn is_fired(&self) -> bool {
         match &self.0 {
             Repr::Value(_) | Repr::Failed(_) => true,
-            Repr::Pending(tail, _) => {
-                let value = tail.value.take();
-                let is_fired = value.is_some();
-                tail.value.set(value);
-                is_fired
-            }
+            Repr::Pending(tail, _) => tail.is_filled(),
             Repr::Taken => false,
         }
     }
@@ -249,19 +260,38 @@ impl<T: 'static> Deferred<T> {
     #[inline]
     fn add_step<U: 'static>(self, callback: impl Callback<T, U>) -> Deferred<U> {
         match self.0 {
-            Repr::Pending(tail, head) => match tail.value.take() {
-                None => {
-                    let context = LogContext::current_or_copy(&tail.context);
-                    let step = Node::step(callback, context, Location::caller());
-                    tail.next.set(Next::Step(step.clone()));
-                    Deferred(Repr::Pending(step, head))
+            Repr::Pending(tail, head) => {
+                let node = &*tail;
+                match node.take() {
+                    None => {
+                        let context = LogContext::current_or_copy(&node.context);
+                        let step = Node::step(callback, context, Location::caller());
+                        node.attach(step.clone());
+                        Deferred(Repr::Pending(step, head))
+                    }
+                    Some(outcome) => step::call_guarded(callback, outcome),
                 }
-                Some(outcome) => step::call_guarded(callback, outcome),
-            },
-            Repr::Value(value) => step::call_guarded(callback, Ok(value)),
-            Repr::Failed(failure) => step::call_guarded(callback, Err(failure.handle())),
-            // Somebody awaited it and now wants the result again.
-            Repr::Taken => Deferred::fail(ResultTaken),
+            }
+            fired => Self(fired).add_step_to_fired(callback),
+        }
+    }
+
+    #[inline(never)]
+    fn add_step_to_fired<U: 'static>(mut self, callback: impl Callback<T, U>) -> Deferred<U> {
+        match self.take_outcome() {
+            Some(outcome) => step::call_guarded(callback, outcome),
+            None => Deferred::fail(Failure::plain(ResultTaken)),
+        }
+    }
+
+    /// Returns the outcome, or the last node and the origin.
+    fn into_parts(mut self) -> Result<Outcome<T>, Ends<T>> {
+        if let Some(outcome) = self.take_outcome() {
+            return Ok(outcome);
+        }
+        match self.0 {
+            Repr::Pending(tail, head) => Err((tail, head)),
+            _ => Ok(Err(Failure::plain(ResultTaken))),
         }
     }
 
@@ -270,13 +300,13 @@ impl<T: 'static> Deferred<T> {
             Repr::Value(value) => Some(Ok(value)),
             Repr::Failed(failure) => Some(Err(failure.handle())),
             Repr::Pending(tail, head) => {
-                let outcome = tail.value.take();
+                let outcome = tail.take();
                 if outcome.is_none() {
                     self.0 = Repr::Pending(tail, head);
                 }
                 outcome
             }
-            Repr::Taken => Some(Err(Failure::new(ResultTaken))),
+            Repr::Taken => Some(Err(Failure::plain(ResultTaken))),
         }
     }
 }
@@ -290,7 +320,7 @@ impl<T: 'static> Future for Deferred<T> {
             return Poll::Ready(outcome);
         }
         if let Repr::Pending(tail, _) = &self.0 {
-            tail.next.set(Next::Task(cx.waker().clone()));
+            tail.attach_task(cx.waker().clone());
             ready::note_awaiting(self.cancel_handle());
         }
         Poll::Pending
@@ -397,7 +427,7 @@ fn drop_unfired<T: 'static>(origin: Rc<Node<T, Origin>>) {
     if origin.is_fired() || (Rc::strong_count(&origin) == 1 && origin.has_no_next()) {
         return;
     }
-    let failure = Failure::new(ResolverDropped { created: origin.created() });
+    let failure = Failure::plain(ResolverDropped { created: origin.created() });
     ready::enqueue(move || origin.fire(Err(failure)));
 }
 

@@ -6,7 +6,7 @@ use std::fmt;
 use std::rc::Rc;
 
 use super::{CancelHandle, Deferred, Outcome, Resolver, unhandled};
-use crate::failure::CancelledError;
+use crate::failure::{CancelledError, Failure};
 
 /// A deferred that any number of callers can wait for.
 ///
@@ -70,7 +70,7 @@ impl<T: Clone + 'static> ObservableDeferred<T> {
             let resolver =
                 state.upgrade().and_then(|state| state.observers.borrow_mut().remove(&id));
             if let Some(resolver) = resolver {
-                resolver.errback(CancelledError);
+                resolver.errback(Failure::plain(CancelledError));
             }
         });
         self.state.observers.borrow_mut().insert(id, resolver);
@@ -78,7 +78,7 @@ impl<T: Clone + 'static> ObservableDeferred<T> {
     }
 
     /// Returns the result if it is there.
-    pub fn outcome(&self) -> Option<Result<T, crate::Failure>> {
+    pub fn outcome(&self) -> Option<Result<T, Failure>> {
         self.state.outcome.borrow().clone()
     }
 

@@ -6,8 +6,8 @@
 //! last step; the `Deferred` handle owns the last node and the origin, the latter for cancelling only.
 //! When a callback returns another deferred, its own step becomes the last one of that other chain.
 //!
-//! Nothing here recurses over the length of a chain: [`run`] asks one node after the other to hand its
-//! result on, and dropping takes the list apart link by link.
+//! Nothing here recurses over the length of a chain: a step calls the next one, but after some such
+//! calls they all return to [`run`], which goes on from there; dropping takes the list apart link by link.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -16,7 +16,8 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::{Rc, Weak};
 use std::task::Waker;
 
-use super::{Deferred, IntoDeferred, Repr, ResultTaken, unhandled};
+use super::unhandled::Unhandled;
+use super::{Deferred, IntoDeferred};
 use crate::context::{self, LogContext};
 use crate::failure::{CancelledError, Failure};
 use crate::ready;
@@ -26,8 +27,10 @@ pub(crate) type Outcome<T> = Result<T, Failure>;
 
 /// One link of a chain: a slot for a `T`, and who gets it next.
 pub(super) struct Node<T, J: ?Sized> {
-    pub(super) value: Cell<Option<Outcome<T>>>,
-    pub(super) next: Cell<Next<T>>,
+    /// Says what is in the slot, which cannot be looked at without taking it out.
+    content: Cell<Content>,
+    slot: Cell<Slot<T>>,
+    next: NextNode<T>,
     /// In force when the node was made, while its callback runs, and when its failure is reported.
     pub(super) context: LogContext,
     created: &'static Location<'static>,
@@ -35,8 +38,37 @@ pub(super) struct Node<T, J: ?Sized> {
     job: J,
 }
 
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Content {
+    Nothing,
+    Outcome,
+    Task,
+}
+
+enum Slot<T> {
+    Empty,
+    Failed(Box<Unhandled>),
+    /// The task that awaits the value, and will fetch it from here.
+    Task(Waker),
+    Value(T),
+}
+
 /// Erases what fills a node's slot.
 pub(super) trait Job {}
+
+/// Who gets a node's value. Dropping one takes the rest of the chain down link by link.
+struct NextNode<T>(Cell<Option<Rc<dyn Receive<T>>>>);
+
+impl<T> Drop for NextNode<T> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.0.get_mut().is_some()
+            && let Some(next) = self.0.take()
+        {
+            drop_chain(next);
+        }
+    }
+}
 
 /// The start of a chain: filled by its resolver.
 pub(super) struct Origin {
@@ -67,27 +99,6 @@ impl<F: 'static> Drop for Step<F> {
     }
 }
 
-/// Who gets a node's value.
-pub(super) enum Next<T> {
-    Nobody,
-    /// The callback that was added to it.
-    Step(Rc<dyn Receive<T>>),
-    /// The callback of another chain, which returned this chain's deferred.
-    Outer(Rc<dyn Adopt<T>>),
-    /// The task that awaits it; the value stays for the task to fetch.
-    Task(Waker),
-}
-
-impl<T> Next<T> {
-    fn into_link(self) -> Option<Rc<dyn Link>> {
-        match self {
-            Next::Step(step) => Some(step),
-            Next::Outer(step) => Some(step),
-            Next::Nobody | Next::Task(_) => None,
-        }
-    }
-}
-
 /// A node as the running loop sees it.
 pub(super) trait Link {
     /// Hands the value on and returns the node that has one now.
@@ -102,13 +113,19 @@ pub(super) trait Link {
 
 /// A step as the node before it sees it.
 pub(super) trait Receive<T>: Link {
-    /// Calls the callback; returns the step itself if that gave it a value.
+    /// Calls the callback, and passes on what that gives; returns the node that the value got stuck in
+    /// because calls were nested too deep.
     fn receive(self: Rc<Self>, input: Outcome<T>, run: &mut Run) -> Option<Rc<dyn Link>>;
 }
 
 /// A step as the chain that its callback returned sees it.
-pub(super) trait Adopt<T>: Link {
-    fn adopt(self: Rc<Self>, value: Outcome<T>) -> Rc<dyn Link>;
+trait Adopt<T>: Link {
+    fn adopt(self: Rc<Self>, value: Outcome<T>, run: &mut Run) -> Option<Rc<dyn Link>>;
+}
+
+/// Stands at the end of a chain whose deferred a callback of another chain has returned.
+struct Outer<T> {
+    step: Cell<Option<Rc<dyn Adopt<T>>>>,
 }
 
 /// An origin, whatever its type; what cancelling needs.
@@ -119,7 +136,7 @@ pub(super) trait Head {
 
 /// A callback of any of the kinds that can be added.
 pub(super) trait Callback<T, U>: 'static {
-    fn call(self, input: Outcome<T>) -> Deferred<U>;
+    fn call(self, input: Outcome<T>) -> Settled<U>;
 }
 
 pub(super) struct OnValue<F>(pub(super) F);
@@ -129,10 +146,10 @@ pub(super) struct OnEither<F, G>(pub(super) F, pub(super) G);
 
 impl<T, U: 'static, R: IntoDeferred<U>, F: FnOnce(T) -> R + 'static> Callback<T, U> for OnValue<F> {
     #[inline]
-    fn call(self, input: Outcome<T>) -> Deferred<U> {
+    fn call(self, input: Outcome<T>) -> Settled<U> {
         match input {
-            Ok(value) => (self.0)(value).into_deferred(),
-            Err(failure) => Deferred::ready(Err(failure)),
+            Ok(value) => (self.0)(value).settle(),
+            Err(failure) => Settled::Outcome(Err(failure)),
         }
     }
 }
@@ -141,10 +158,10 @@ impl<T: 'static, R: IntoDeferred<T>, F: FnOnce(Failure) -> R + 'static> Callback
     for OnFailure<F>
 {
     #[inline]
-    fn call(self, input: Outcome<T>) -> Deferred<T> {
+    fn call(self, input: Outcome<T>) -> Settled<T> {
         match input {
-            Ok(value) => Deferred::ready(Ok(value)),
-            Err(failure) => (self.0)(failure).into_deferred(),
+            Ok(value) => Settled::Outcome(Ok(value)),
+            Err(failure) => (self.0)(failure).settle(),
         }
     }
 }
@@ -153,8 +170,8 @@ impl<T, U: 'static, R: IntoDeferred<U>, F: FnOnce(Outcome<T>) -> R + 'static> Ca
     for OnBoth<F>
 {
     #[inline]
-    fn call(self, input: Outcome<T>) -> Deferred<U> {
-        (self.0)(input).into_deferred()
+    fn call(self, input: Outcome<T>) -> Settled<U> {
+        (self.0)(input).settle()
     }
 }
 
@@ -166,19 +183,27 @@ where
     G: FnOnce(Failure) -> S + 'static,
 {
     #[inline]
-    fn call(self, input: Outcome<T>) -> Deferred<U> {
+    fn call(self, input: Outcome<T>) -> Settled<U> {
         match input {
-            Ok(value) => (self.0)(value).into_deferred(),
-            Err(failure) => (self.1)(failure).into_deferred(),
+            Ok(value) => (self.0)(value).settle(),
+            Err(failure) => (self.1)(failure).settle(),
         }
     }
+}
+
+/// What a callback came back with.
+#[doc(hidden)]
+pub enum Settled<T: 'static> {
+    Outcome(Outcome<T>),
+    Waiting(Deferred<T>),
 }
 
 /// Calls a callback; a panic becomes its failure.
 #[inline]
 pub(super) fn call_guarded<T, U>(callback: impl Callback<T, U>, input: Outcome<T>) -> Deferred<U> {
     match catch_unwind(AssertUnwindSafe(|| callback.call(input))) {
-        Ok(deferred) => deferred,
+        Ok(Settled::Outcome(outcome)) => Deferred::ready(outcome),
+        Ok(Settled::Waiting(deferred)) => deferred,
         Err(payload) => Deferred::panicked(payload),
     }
 }
@@ -187,8 +212,9 @@ impl<T, J> Node<T, J> {
     #[inline]
     fn new(job: J, context: LogContext, created: &'static Location<'static>) -> Rc<Self> {
         Rc::new(Self {
-            value: Cell::new(None),
-            next: Cell::new(Next::Nobody),
+            content: Cell::new(Content::Nothing),
+            slot: Cell::new(Slot::Empty),
+            next: NextNode(Cell::new(None)),
             context,
             created,
             job,
@@ -216,9 +242,9 @@ impl<T: 'static> Node<T, Origin> {
     }
 
     pub(super) fn has_no_next(&self) -> bool {
-        let next = self.next.replace(Next::Nobody);
-        let has_none = matches!(next, Next::Nobody);
-        self.next.set(next);
+        let next = self.next.0.take();
+        let has_none = next.is_none();
+        self.next.0.set(next);
         has_none
     }
 
@@ -229,8 +255,10 @@ impl<T: 'static> Node<T, Origin> {
             return;
         }
         drop(self.job.canceller.take());
-        self.value.set(Some(value));
-        run(self.clone(), self);
+        match self.next.0.take() {
+            Some(next) => run(self, |run| next.receive(value, run)),
+            None => self.put(value),
+        }
     }
 
     pub(super) fn created(&self) -> &'static Location<'static> {
@@ -249,6 +277,77 @@ impl<T: 'static, F: 'static> Node<T, Step<F>> {
     }
 }
 
+impl<T, J: ?Sized> Node<T, J> {
+    /// Has the value given to `next` when it comes.
+    #[inline]
+    pub(super) fn attach(&self, next: Rc<dyn Receive<T>>) {
+        self.next.0.set(Some(next));
+    }
+
+    /// Wakes `task` when there is a value to fetch.
+    pub(super) fn attach_task(&self, task: Waker) {
+        self.slot.set(Slot::Task(task));
+        self.content.set(Content::Task);
+    }
+
+    /// Takes the value out, or forgets the task that awaited it.
+    #[inline]
+    pub(super) fn take(&self) -> Option<Outcome<T>> {
+        if self.content.get() == Content::Nothing { None } else { self.take_slot() }
+    }
+
+    fn take_slot(&self) -> Option<Outcome<T>> {
+        self.content.set(Content::Nothing);
+        match self.slot.replace(Slot::Empty) {
+            Slot::Empty | Slot::Task(_) => None,
+            Slot::Failed(failure) => Some(Err(failure.handle())),
+            Slot::Value(value) => Some(Ok(value)),
+        }
+    }
+
+    #[inline]
+    pub(super) fn is_filled(&self) -> bool {
+        self.content.get() == Content::Outcome
+    }
+
+    /// Leaves the value here, for a deferred to take.
+    fn put(&self, value: Outcome<T>) {
+        let slot = match value {
+            Ok(value) => Slot::Value(value),
+            Err(failure) => {
+                let context = self.context.clone();
+                Slot::Failed(Box::new(Unhandled::left_in(failure, context, self.created)))
+            }
+        };
+        self.content.set(Content::Outcome);
+        if let Slot::Task(waker) = self.slot.replace(slot) {
+            waker.wake();
+        }
+    }
+}
+
+impl<T: 'static, F: 'static> Node<T, Step<F>> {
+    #[inline(always)]
+    fn pass_on(self: Rc<Self>, value: Outcome<T>, run: &mut Run) -> Option<Rc<dyn Link>> {
+        match self.next.0.take() {
+            Some(next) if run.may_nest() => {
+                // Nearly always the last owner: the memory is free before the next callback runs.
+                drop(self);
+                next.receive(value, run)
+            }
+            Some(next) => {
+                self.next.0.set(Some(next));
+                self.put(value);
+                Some(self)
+            }
+            None => {
+                self.put(value);
+                None
+            }
+        }
+    }
+}
+
 impl<T, U: 'static, F: Callback<T, U>> Receive<T> for Node<U, Step<F>> {
     fn receive(self: Rc<Self>, input: Outcome<T>, run: &mut Run) -> Option<Rc<dyn Link>> {
         let callback = self.job.0.take()?;
@@ -257,106 +356,75 @@ impl<T, U: 'static, F: Callback<T, U>> Receive<T> for Node<U, Step<F>> {
         let result = callback.call(input);
         let this = guard.node.take()?;
         drop(guard);
-        match result.0 {
-            Repr::Value(value) => this.value.set(Some(Ok(value))),
-            Repr::Failed(failure) => this.value.set(Some(Err(failure.handle()))),
-            Repr::Pending(tail, head) => match tail.value.take() {
-                Some(value) => this.value.set(Some(value)),
-                None => {
-                    tail.next.set(Next::Outer(this));
-                    run.wait_for(&head);
-                    return None;
-                }
-            },
-            Repr::Taken => this.fail(Failure::new(ResultTaken)),
+        match result {
+            Settled::Outcome(outcome) => this.pass_on(outcome, run),
+            Settled::Waiting(deferred) => this.wait_for(deferred, run),
         }
-        Some(this)
+    }
+}
+
+impl<U: 'static, F: 'static> Node<U, Step<F>> {
+    #[inline(never)]
+    fn wait_for(self: Rc<Self>, deferred: Deferred<U>, run: &mut Run) -> Option<Rc<dyn Link>> {
+        match deferred.into_parts() {
+            Ok(outcome) => self.pass_on(outcome, run),
+            Err((tail, head)) => {
+                tail.attach(Rc::new(Outer { step: Cell::new(Some(self)) }));
+                run.wait_for(&head);
+                None
+            }
+        }
     }
 }
 
 impl<U: 'static, F: 'static> Adopt<U> for Node<U, Step<F>> {
-    fn adopt(self: Rc<Self>, value: Outcome<U>) -> Rc<dyn Link> {
-        self.value.set(Some(value));
-        self
+    fn adopt(self: Rc<Self>, value: Outcome<U>, run: &mut Run) -> Option<Rc<dyn Link>> {
+        self.pass_on(value, run)
+    }
+}
+
+impl<T: 'static> Receive<T> for Outer<T> {
+    fn receive(self: Rc<Self>, value: Outcome<T>, run: &mut Run) -> Option<Rc<dyn Link>> {
+        run.resume_outer();
+        self.step.take()?.adopt(value, run)
     }
 }
 
 impl<T: 'static, J: 'static> Link for Node<T, J> {
     fn forward(self: Rc<Self>, run: &mut Run) -> Option<Rc<dyn Link>> {
-        // Nearly always this is the only owner. Then all goes on the stack, and the memory is free
-        // before the next callback runs.
-        match Rc::try_unwrap(self) {
-            Ok(node) => match node.next.replace(Next::Nobody) {
-                // Nobody is left who could take it; dropping reports a failure.
-                Next::Nobody | Next::Task(_) => None,
-                Next::Step(step) => {
-                    let value = node.value.take()?;
-                    drop(node);
-                    step.receive(value, run)
-                }
-                Next::Outer(step) => {
-                    let value = node.value.take()?;
-                    drop(node);
-                    run.resume_outer();
-                    Some(step.adopt(value))
-                }
-            },
-            Err(node) => node.forward_shared(run),
-        }
+        let next = self.next.0.take()?;
+        let value = self.take()?;
+        drop(self);
+        next.receive(value, run)
     }
 
     fn fail(&self, failure: Failure) {
-        self.value.set(Some(Err(failure)));
+        self.put(Err(failure));
     }
 
     fn detach_next(&self) -> Option<Rc<dyn Link>> {
-        self.next.replace(Next::Nobody).into_link()
+        Some(self.next.0.take()?)
     }
 }
 
-impl<T: 'static, J: 'static> Node<T, J> {
-    /// Forwards the value of a node that a deferred or a resolver also owns.
-    fn forward_shared(&self, run: &mut Run) -> Option<Rc<dyn Link>> {
-        match self.next.replace(Next::Nobody) {
-            Next::Nobody => None,
-            Next::Task(waker) => {
-                waker.wake();
-                None
-            }
-            Next::Step(step) => step.receive(self.value.take()?, run),
-            Next::Outer(step) => {
-                let value = self.value.take()?;
-                run.resume_outer();
-                Some(step.adopt(value))
-            }
-        }
+impl<T: 'static> Link for Outer<T> {
+    fn forward(self: Rc<Self>, _run: &mut Run) -> Option<Rc<dyn Link>> {
+        None
     }
-}
 
-impl<T, J: ?Sized> Drop for Node<T, J> {
-    #[inline]
-    fn drop(&mut self) {
-        if matches!(self.next.get_mut(), Next::Step(_) | Next::Outer(_)) {
-            drop_chain(self.next.replace(Next::Nobody).into_link());
-        }
-        if matches!(self.value.get_mut(), Some(Err(_)))
-            && let Some(Err(failure)) = self.value.take()
-        {
-            report_unhandled(&self.context, &failure, self.created);
-        }
+    fn fail(&self, _failure: Failure) {}
+
+    fn detach_next(&self) -> Option<Rc<dyn Link>> {
+        Some(self.step.take()?)
     }
 }
 
 #[cold]
-fn drop_chain(mut link: Option<Rc<dyn Link>>) {
+fn drop_chain(first: Rc<dyn Link>) {
+    let mut link = Some(first);
     while let Some(node) = link {
         link = if Rc::strong_count(&node) == 1 { node.detach_next() } else { None };
     }
-}
-
-#[cold]
-fn report_unhandled(context: &LogContext, failure: &Failure, created: &'static Location<'static>) {
-    context.run(|| unhandled::report(failure, Some(created)));
 }
 
 /// Tells the running loop which callback panicked.
@@ -388,7 +456,7 @@ impl<T: 'static> Head for Node<T, Origin> {
         {
             log::error!("canceller failed: {}", Failure::from_panic(payload));
         }
-        self.fire(Err(Failure::new(CancelledError)));
+        self.fire(Err(Failure::plain(CancelledError)));
     }
 }
 
@@ -423,39 +491,63 @@ pub(super) struct Run {
     home: Option<LogContext>,
     /// The step whose callback has just panicked.
     panicked: Option<Rc<dyn Link>>,
+    nesting_left: u32,
     _in_chain: ready::InChain,
 }
 
-fn run(head: Rc<dyn Head>, first: Rc<dyn Link>) {
-    let in_chain = ready::enter_chain();
-    let mut run = Run { head: Some(head), home: None, panicked: None, _in_chain: in_chain };
-    let mut link = Some(first);
+/// Runs the chain that starts at `head`, beginning with `first`.
+#[inline]
+fn run(head: Rc<dyn Head>, first: impl FnOnce(&mut Run) -> Option<Rc<dyn Link>>) {
+    let mut run = Run {
+        head: Some(head),
+        home: None,
+        panicked: None,
+        nesting_left: NESTING_MAX,
+        _in_chain: ready::enter_chain(),
+    };
     // One guard for the whole run: setting one up for each callback would cost more than the rest of
     // the step does.
-    while let Err(payload) = catch_unwind(AssertUnwindSafe(|| run.go(link.take()))) {
-        run.recover(payload, &mut link);
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        if let Some(link) = first(&mut run) {
+            run.go(link);
+        }
+    }));
+    if let Err(payload) = result {
+        run.recover(payload);
     }
 }
 
 impl Run {
-    #[inline]
-    fn go(&mut self, mut link: Option<Rc<dyn Link>>) {
+    #[inline(never)]
+    fn go(&mut self, first: Rc<dyn Link>) {
+        let mut link = Some(first);
         while let Some(node) = link {
+            self.nesting_left = NESTING_MAX;
             link = node.forward(self);
         }
     }
 
     /// Goes on behind a panic: with the failure of the callback, if it came from one.
     #[cold]
-    fn recover(&mut self, payload: Box<dyn Any + Send>, link: &mut Option<Rc<dyn Link>>) {
-        let failure = Failure::from_panic(payload);
-        match self.panicked.take() {
-            Some(node) => {
-                node.fail(failure);
-                *link = Some(node);
-            }
-            None => log::error!("dropping what a callback left failed: {failure}"),
+    fn recover(&mut self, payload: Box<dyn Any + Send>) {
+        let mut panic = Some(payload);
+        while let Some(payload) = panic.take() {
+            let failure = Failure::from_panic(payload);
+            let Some(node) = self.panicked.take() else {
+                log::error!("dropping what a callback left failed: {failure}");
+                return;
+            };
+            node.fail(failure);
+            panic = catch_unwind(AssertUnwindSafe(|| self.go(node))).err();
         }
+    }
+
+    /// Whether a step may call the next one itself. That saves a way through the loop; the limit keeps
+    /// the stack small however long the chain is.
+    #[inline]
+    fn may_nest(&mut self) -> bool {
+        self.nesting_left = self.nesting_left.wrapping_sub(1);
+        self.nesting_left != 0
     }
 
     /// Puts a step's context in force.
@@ -483,6 +575,10 @@ impl Run {
         }
     }
 }
+
+/// How many steps may call each other; each takes some 200 bytes of stack at most, if the compiler has
+/// not made jumps of these calls.
+const NESTING_MAX: u32 = 32;
 
 impl Drop for Run {
     fn drop(&mut self) {

@@ -11,7 +11,7 @@ use std::hash::Hash;
 use std::rc::Rc;
 
 use super::{Deferred, Resolver};
-use crate::failure::CancelledError;
+use crate::failure::{CancelledError, Failure};
 use crate::ready;
 
 /// Lets at most so many holders at a time go on.
@@ -67,7 +67,7 @@ impl DeferredSemaphore {
             let resolver =
                 weak.upgrade().and_then(|slots| slots.waiting.borrow_mut().remove(&ticket));
             if let Some(resolver) = resolver {
-                resolver.errback(CancelledError);
+                resolver.errback(Failure::plain(CancelledError));
             }
         });
         slots.waiting.borrow_mut().insert(ticket, resolver);
