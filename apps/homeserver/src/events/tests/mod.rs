@@ -1,5 +1,6 @@
 //! The write path against a real database, one thread, no loop.
 
 mod forks;
+mod housekeeping;
 mod rooms;
 mod send;

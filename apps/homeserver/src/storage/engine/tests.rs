@@ -69,6 +69,16 @@ fn readers_cannot_write() {
 }
 
 #[test]
+fn a_panicking_read_leaves_the_reader_usable() {
+    let (_folder, database) = things();
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        database.read(|_| -> Result<(), StorageError> { panic!("as a test") })
+    }));
+    assert!(panicked.is_err());
+    assert_eq!(names(&database), [""; 0]);
+}
+
+#[test]
 fn migrations_run_once_and_keep_what_is_there() {
     let (_folder, path) = folder();
     for _ in 0..2 {

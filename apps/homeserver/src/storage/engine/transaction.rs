@@ -35,9 +35,8 @@ impl<'c> Txn<'c> {
     ) -> Result<T, E> {
         let txn = Self::new(connection);
         txn.execute("BEGIN", params![])?;
-        let result = f(&txn);
-        txn.execute("ROLLBACK", params![])?;
-        result
+        let _end = EndOfSnapshot(&txn);
+        f(&txn)
     }
 
     /// Runs a statement that returns no rows; returns how many rows it changed.
@@ -152,6 +151,17 @@ impl<'c> Txn<'c> {
             statement.raw_bind_parameter(index + 1, param).map_err(refused)?;
         }
         Ok(statement)
+    }
+}
+
+/// Ends a read transaction even if the job in it panics: the connection serves others after it.
+struct EndOfSnapshot<'t, 'c>(&'t Txn<'c>);
+
+impl Drop for EndOfSnapshot<'_, '_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.execute("ROLLBACK", params![]) {
+            log::error!("a snapshot cannot be ended: {error}");
+        }
     }
 }
 

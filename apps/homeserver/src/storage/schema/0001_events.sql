@@ -179,10 +179,13 @@ CREATE TABLE redactions (
     room            INTEGER NOT NULL,
     target_event_id TEXT    NOT NULL,
     -- 1: the sender's power sufficed when it was checked; 0: applies only if the senders' servers match.
-    has_power       INTEGER NOT NULL
+    has_power       INTEGER NOT NULL,
+    -- 1: nothing is left of what it redacts, or it never applied and is old enough to be done with.
+    settled         INTEGER NOT NULL DEFAULT 0
 );
 
 CREATE INDEX redactions_by_target ON redactions (target_event_id);
+CREATE INDEX redactions_unsettled ON redactions (event) WHERE settled = 0;
 
 CREATE TABLE event_relations (
     event             INTEGER NOT NULL PRIMARY KEY,

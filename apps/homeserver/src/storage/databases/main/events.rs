@@ -388,3 +388,42 @@ pub fn forget_transactions(
         &[Param::from(received_before), Param::from(limit)],
     )
 }
+
+/// Puts other JSON in an event's place, for content that has been redacted long enough.
+///
+/// # Errors
+///
+/// If the database fails.
+pub fn replace_json(txn: &WriteTxn<'_>, key: EventKey, json: &str) -> Result<(), StorageError> {
+    txn.execute("UPDATE events SET json = ?2 WHERE stream_ordering = ?1", params![key, json])
+        .map(|_| ())
+}
+
+/// Returns the last event that we had before `received_before` (ms since 1970), if any.
+///
+/// # Errors
+///
+/// If the database fails.
+pub fn last_received_before(
+    txn: &Txn<'_>,
+    received_before: i64,
+) -> Result<Option<EventKey>, StorageError> {
+    let newest: Option<i64> =
+        txn.query_one("SELECT max(stream_ordering) FROM events", params![], |row| row.get(0))?;
+    // Positions grow with the time of arrival, so halving finds the place without an index on time.
+    let (mut low, mut high) = (0, newest.unwrap_or(0).max(0));
+    while low < high {
+        let middle = low + (high - low + 1) / 2;
+        let received: Option<(i64, i64)> = txn.query_opt(
+            "SELECT stream_ordering, received_ts FROM events
+             WHERE stream_ordering BETWEEN ?1 AND ?2 ORDER BY stream_ordering LIMIT 1",
+            params![middle, high],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
+        match received {
+            Some((key, received_ts)) if received_ts < received_before => low = key,
+            _ => high = middle - 1,
+        }
+    }
+    Ok((low > 0).then_some(EventKey(low)))
+}

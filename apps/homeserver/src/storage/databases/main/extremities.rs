@@ -75,15 +75,26 @@ pub fn remove(
     .map(|_| ())
 }
 
-/// Forgets ends of the graph that have been inner events since before `position`.
+/// Forgets at most `limit` ends of the room's graph that have been inner events since before `position`;
+/// returns how many.
 ///
 /// # Errors
 ///
 /// If the database fails.
-pub fn forget_before(txn: &WriteTxn<'_>, room: RoomKey, position: i64) -> Result<(), StorageError> {
+pub fn forget_before(
+    txn: &WriteTxn<'_>,
+    room: RoomKey,
+    position: i64,
+    limit: i64,
+) -> Result<usize, StorageError> {
     txn.execute(
-        "DELETE FROM forward_extremities WHERE room = ?1 AND until < ?2",
-        params![room, position],
+        "DELETE FROM forward_extremities
+         WHERE room = ?1 AND until < ?2 AND until <= (
+             SELECT max(until) FROM (
+                 SELECT until FROM forward_extremities
+                 WHERE room = ?1 AND until < ?2 ORDER BY until LIMIT ?3
+             )
+         )",
+        params![room, position, limit],
     )
-    .map(|_| ())
 }

@@ -109,8 +109,8 @@ pub fn by_event(txn: &Txn<'_>, event: EventKey) -> Result<Option<Member>, Storag
     )
 }
 
-/// Returns whether a user joined the room at or after the arrival of `event`, or had joined before and
-/// has not left since.
+/// Returns whether a user joined the room, or was joined and changed his profile in it, at or after the
+/// arrival of `event`. Of somebody who was in the room already the state at the event tells.
 ///
 /// # Errors
 ///

@@ -92,3 +92,27 @@ pub fn may_be_shown(txn: &Txn<'_>, redaction: &EventRow) -> Result<bool, Storage
             && (has_power || sender.server_name() == redaction.sender.server_name())
     }))
 }
+
+/// Returns redactions up to and including the event `upto` whose targets still have their content, oldest
+/// first.
+///
+/// # Errors
+///
+/// If the database fails.
+pub fn unsettled(txn: &Txn<'_>, upto: EventKey, limit: i64) -> Result<Vec<EventKey>, StorageError> {
+    txn.query(
+        "SELECT event FROM redactions WHERE settled = 0 AND event <= ?1 ORDER BY event LIMIT ?2",
+        params![upto, limit],
+        |row| row.get(0),
+    )
+}
+
+/// Notes that there is nothing left to do for a redaction.
+///
+/// # Errors
+///
+/// If the database fails.
+pub fn settle(txn: &WriteTxn<'_>, redaction: EventKey) -> Result<(), StorageError> {
+    txn.execute("UPDATE redactions SET settled = 1 WHERE event = ?1", params![redaction])
+        .map(|_| ())
+}

@@ -113,3 +113,16 @@ pub fn set_public(txn: &WriteTxn<'_>, room: RoomKey, is_public: bool) -> Result<
 pub fn is_public(txn: &Txn<'_>, room: RoomKey) -> Result<bool, StorageError> {
     txn.query_one("SELECT is_public FROM rooms WHERE room = ?1", params![room], |row| row.get(0))
 }
+
+/// Returns the keys of at most `limit` rooms after `after`, in order.
+///
+/// # Errors
+///
+/// If the database fails.
+pub fn keys_after(txn: &Txn<'_>, after: RoomKey, limit: i64) -> Result<Vec<RoomKey>, StorageError> {
+    txn.query(
+        "SELECT room FROM rooms WHERE room > ?1 ORDER BY room LIMIT ?2",
+        params![after, limit],
+        |row| row.get(0),
+    )
+}
