@@ -249,3 +249,61 @@ impl Connection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is read when a server says exactly this and closes.
+    fn read(said: &'static str, method: &str) -> Result<Answer, NoAnswer> {
+        #[expect(clippy::disallowed_methods, reason = "a server that says what the test wants")]
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(said.as_bytes()).unwrap();
+        });
+        let answer = Connection::open(address).try_answer(method);
+        server.join().unwrap();
+        answer
+    }
+
+    #[test]
+    fn answers_are_read_however_their_end_is_marked() {
+        for (why, said, method, expected) in [
+            ("a length", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nabX", "GET", Ok((200, "ab"))),
+            (
+                "chunks",
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\nA\r\n0123456789\r\n0\r\n\r\n",
+                "GET",
+                Ok((200, "a0123456789")),
+            ),
+            ("the close", "HTTP/1.1 400 Bad\r\n\r\nab", "GET", Ok((400, "ab"))),
+            (
+                "no body for HEAD",
+                "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n",
+                "HEAD",
+                Ok((200, "")),
+            ),
+            ("no body for 204", "HTTP/1.1 204 No\r\n\r\n", "GET", Ok((204, ""))),
+            (
+                "an interim answer",
+                "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 413 Large\r\nContent-Length: 0\r\n\r\n",
+                "PUT",
+                Ok((413, "")),
+            ),
+            (
+                "cut off",
+                "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab",
+                "GET",
+                Err(NoAnswer::Closed),
+            ),
+            ("nothing", "", "GET", Err(NoAnswer::Closed)),
+        ] {
+            let found = read(said, method);
+            let found =
+                found.map(|answer| (answer.status, String::from_utf8(answer.body).unwrap()));
+            assert_eq!(found, expected.map(|(status, body)| (status, body.to_owned())), "{why}");
+        }
+    }
+}

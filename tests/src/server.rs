@@ -38,7 +38,8 @@ pub struct Site {
 }
 
 impl Site {
-    /// Makes a folder with an `open.toml` in it, for the given program.
+    /// Makes a folder with an `open.toml` in it, for the given program or the one that the
+    /// environment variable `ROPEWALK_HOMESERVER` names (a release build, an older one).
     ///
     /// # Panics
     ///
@@ -46,7 +47,8 @@ impl Site {
     #[must_use]
     pub fn new(program: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let site = Self { folder, program: program.into() };
+        let named = std::env::var_os("ROPEWALK_HOMESERVER");
+        let site = Self { folder, program: named.map_or_else(|| program.into(), PathBuf::from) };
         site.write("open.toml", OPEN_SERVER);
         site
     }
@@ -55,6 +57,12 @@ impl Site {
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Returns the program.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.program
     }
 
     /// Writes a file into the folder.
@@ -159,13 +167,20 @@ impl Homeserver {
         self.terminal.kill();
     }
 
+    /// Waits until it has ended after a signal, at most `limit`, and returns how it ended and what
+    /// it said in its life.
+    #[must_use]
+    pub fn wait_exit(mut self, limit: Duration) -> (ExitStatus, String) {
+        let status = self.terminal.wait_exit(limit);
+        (status, self.terminal.transcript())
+    }
+
     /// Asks it to end with SIGTERM, waits at most `limit`, and returns how it ended and what it
     /// said in its life.
     #[must_use]
-    pub fn terminate(mut self, limit: Duration) -> (ExitStatus, String) {
+    pub fn terminate(self, limit: Duration) -> (ExitStatus, String) {
         self.terminal.terminate();
-        let status = self.terminal.wait_exit(limit);
-        (status, self.terminal.transcript())
+        self.wait_exit(limit)
     }
 }
 

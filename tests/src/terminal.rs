@@ -126,9 +126,21 @@ impl Terminal {
     ///
     /// If the process has already been waited for.
     pub fn terminate(&self) {
+        self.signal(rustix::process::Signal::TERM);
+    }
+
+    /// Sends SIGINT, as Ctrl-C does.
+    ///
+    /// # Panics
+    ///
+    /// If the process has already been waited for.
+    pub fn interrupt(&self) {
+        self.signal(rustix::process::Signal::INT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)
-            .expect("an unreaped child can be signalled");
+        rustix::process::kill_process(pid, signal).expect("an unreaped child can be signalled");
     }
 
     /// Returns everything both outputs have said until now.
@@ -179,4 +191,53 @@ fn read_lines(
             let _ = sender.send((stream, line));
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Terminal {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        Terminal::start(command)
+    }
+
+    #[test]
+    fn lines_of_both_outputs_are_read_and_kept() {
+        let mut terminal = shell("echo out; echo err >&2; read line; echo \"got $line\"; exit 3");
+        let mut first = [terminal.next_line(), terminal.next_line()].map(Option::unwrap);
+        first.sort_by(|a, b| a.1.cmp(&b.1));
+        assert_eq!(first, [(Stream::Err, "err".to_owned()), (Stream::Out, "out".to_owned())]);
+        terminal.type_line("this");
+        let got = terminal.wait_for("an echo", |line| line.strip_prefix("got ").map(str::to_owned));
+        assert_eq!(got, "this");
+        assert_eq!(terminal.wait_exit(PATIENCE).code(), Some(3));
+        assert!(terminal.transcript().ends_with("got this\n"));
+    }
+
+    #[test]
+    #[should_panic(expected = "ended before a miracle")]
+    fn waiting_ends_with_the_process() {
+        shell("echo nothing").wait_for("a miracle", |line| (line == "miracle").then_some(()));
+    }
+
+    #[test]
+    #[should_panic(expected = "still running")]
+    fn an_overlong_life_is_a_failure() {
+        let _ = shell("kill -STOP $$").wait_exit(Duration::from_millis(50));
+    }
+
+    #[test]
+    fn signals_reach_the_process() {
+        use std::os::unix::process::ExitStatusExt;
+        let mut terminal = shell("echo ready; read line");
+        terminal.wait_for("being ready", |line| (line == "ready").then_some(()));
+        terminal.terminate();
+        assert_eq!(terminal.wait_exit(PATIENCE).signal(), Some(15));
+        let mut terminal = shell("echo ready; read line");
+        terminal.wait_for("being ready", |line| (line == "ready").then_some(()));
+        terminal.kill();
+        assert!(terminal.next_line().is_none());
+    }
 }
