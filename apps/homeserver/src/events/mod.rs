@@ -29,7 +29,7 @@ use ruma::ServerName;
 use crate::model::EventSigner;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// Writes events into rooms. Cheap to clone into a database job.
 #[derive(Clone, Debug)]

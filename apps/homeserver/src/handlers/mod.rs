@@ -7,17 +7,26 @@ mod account_tests;
 pub mod accounts;
 pub mod admin_registration;
 pub mod devices;
+pub(crate) mod generations;
 pub mod logins;
 pub mod passwords;
 pub mod profiles;
 pub mod push_rules;
 pub mod rate_limits;
+pub mod receipts;
 pub mod refusal;
 pub mod registration;
+#[expect(dead_code, reason = "the endpoints that use the rest land with the router")]
+pub(crate) mod rendered;
 pub mod sessions;
+#[expect(dead_code, reason = "the endpoints that use the rest land with the router")]
+pub mod sync;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod typing;
 pub mod ui_auth;
+#[expect(dead_code, reason = "the endpoints that use the rest land with the router")]
+pub(crate) mod visibility;
 
 pub use refusal::Refusal;
 

@@ -60,6 +60,15 @@ impl StreamToken {
         self.positions.iter().zip(&other.positions).all(|(ours, theirs)| ours >= theirs)
     }
 
+    /// Returns the token that is as far as both in every stream.
+    #[must_use]
+    pub fn max(mut self, other: &Self) -> Self {
+        for (ours, theirs) in self.positions.iter_mut().zip(&other.positions) {
+            *ours = (*ours).max(*theirs);
+        }
+        self
+    }
+
     /// Returns the token with another position of `stream`.
     #[must_use]
     pub fn with(mut self, stream: Stream, position: i64) -> Self {

@@ -2,5 +2,5 @@
 
 mod forks;
 mod housekeeping;
-mod rooms;
+pub(crate) mod rooms;
 mod send;

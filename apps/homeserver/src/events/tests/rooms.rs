@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::events::{ClientTransaction, NewRoom, RoomWriter, SentEvent, WriteError};
-pub(super) use crate::model::tests::rooms::{at, object, signer, user};
+pub(crate) use crate::model::tests::rooms::{at, object, signer, user};
 use crate::model::{EventDraft, RoomVersion};
 use crate::storage::StorageError;
 use crate::storage::databases::main::events::{self, EventRow};
@@ -16,15 +16,15 @@ use crate::storage::databases::main::{current_state, extremities};
 use crate::storage::engine::{Durability, LocalDatabase};
 
 /// A server named `domain`.
-pub(super) struct Server {
-    pub(super) database: LocalDatabase,
-    pub(super) writer: RoomWriter,
-    pub(super) now: u32,
+pub(crate) struct Server {
+    pub(crate) database: LocalDatabase,
+    pub(crate) writer: RoomWriter,
+    pub(crate) now: u32,
     _folder: TempDir,
 }
 
 impl Server {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("main.db");
         let database = LocalDatabase::open(&path, Durability::Process).unwrap();
@@ -33,13 +33,13 @@ impl Server {
     }
 
     /// Opens the same file again, as after a restart.
-    pub(super) fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         let path = self.database.path().to_owned();
         self.database = LocalDatabase::open(&path, Durability::Process).unwrap();
     }
 
     /// What a public room of alice's is made of.
-    pub(super) fn new_room(&self, version: RoomVersion) -> NewRoom {
+    pub(crate) fn new_room(&self, version: RoomVersion) -> NewRoom {
         let levels = match version.creators_are_privileged() {
             true => json!({"events": {"m.room.tombstone": 150}}),
             false => json!({"users": {"@alice:domain": 100}}),
@@ -62,13 +62,13 @@ impl Server {
         }
     }
 
-    pub(super) fn room(&mut self, version: RoomVersion) -> OwnedRoomId {
+    pub(crate) fn room(&mut self, version: RoomVersion) -> OwnedRoomId {
         let new = self.new_room(version);
         let writer = self.writer.clone();
         self.database.write(move |txn| writer.create_room(txn, new, at(1))).expect("a room").room_id
     }
 
-    pub(super) fn send(
+    pub(crate) fn send(
         &mut self,
         room_id: &RoomId,
         draft: EventDraft,
@@ -76,7 +76,7 @@ impl Server {
         self.send_as(room_id, draft, None)
     }
 
-    pub(super) fn send_as(
+    pub(crate) fn send_as(
         &mut self,
         room_id: &RoomId,
         draft: EventDraft,
@@ -87,7 +87,7 @@ impl Server {
         self.database.write(move |txn| writer.send(txn, &room_id, draft, transaction.as_ref(), now))
     }
 
-    pub(super) fn say(
+    pub(crate) fn say(
         &mut self,
         room_id: &RoomId,
         sender: &str,
@@ -96,7 +96,7 @@ impl Server {
         self.send(room_id, message(sender, body))
     }
 
-    pub(super) fn member(
+    pub(crate) fn member(
         &mut self,
         room_id: &RoomId,
         sender: &str,
@@ -108,7 +108,7 @@ impl Server {
         self.send(room_id, draft)
     }
 
-    pub(super) fn state(
+    pub(crate) fn state(
         &mut self,
         room_id: &RoomId,
         sender: &str,
@@ -118,22 +118,22 @@ impl Server {
         self.send(room_id, EventDraft::state(user(sender), kind, "", object(content)))
     }
 
-    pub(super) fn row(&self, event_id: &EventId) -> EventRow {
+    pub(crate) fn row(&self, event_id: &EventId) -> EventRow {
         self.read(|txn| events::find(txn, event_id)).expect("the event is there")
     }
 
-    pub(super) fn find_room(&self, room_id: &RoomId) -> Room {
+    pub(crate) fn find_room(&self, room_id: &RoomId) -> Room {
         self.read(|txn| rooms::find(txn, room_id)).expect("the room is there")
     }
 
     /// Ids of what the room shows, oldest first.
-    pub(super) fn timeline(&self, room_id: &RoomId) -> Vec<OwnedEventId> {
+    pub(crate) fn timeline(&self, room_id: &RoomId) -> Vec<OwnedEventId> {
         let room = self.find_room(room_id);
         let rows = self.read(|txn| events::oldest_by_arrival(txn, room.key, 0, i64::MAX, 10_000));
         rows.into_iter().map(|row| row.event_id).collect()
     }
 
-    pub(super) fn tips(&self, room_id: &RoomId) -> Vec<OwnedEventId> {
+    pub(crate) fn tips(&self, room_id: &RoomId) -> Vec<OwnedEventId> {
         let room = self.find_room(room_id);
         self.read(|txn| {
             let tips = extremities::forward(txn, room.key)?;
@@ -141,7 +141,7 @@ impl Server {
         })
     }
 
-    pub(super) fn current(&self, room_id: &RoomId, kind: &str, key: &str) -> Option<OwnedEventId> {
+    pub(crate) fn current(&self, room_id: &RoomId, kind: &str, key: &str) -> Option<OwnedEventId> {
         let room = self.find_room(room_id);
         self.read(|txn| {
             let found = current_state::entry(txn, room.key, kind, key)?;
@@ -149,7 +149,7 @@ impl Server {
         })
     }
 
-    pub(super) fn read<T>(
+    pub(crate) fn read<T>(
         &self,
         f: impl FnOnce(&crate::storage::engine::Txn<'_>) -> Result<T, StorageError>,
     ) -> T {
@@ -157,11 +157,11 @@ impl Server {
     }
 }
 
-pub(super) fn message(sender: &str, body: &str) -> EventDraft {
+pub(crate) fn message(sender: &str, body: &str) -> EventDraft {
     let content = object(json!({"msgtype": "m.text", "body": body}));
     EventDraft::message(user(sender), "m.room.message", content)
 }
 
-pub(super) fn transaction(device_id: &str, txn_id: &str) -> Option<ClientTransaction> {
+pub(crate) fn transaction(device_id: &str, txn_id: &str) -> Option<ClientTransaction> {
     Some(ClientTransaction { device_id: device_id.to_owned(), txn_id: txn_id.to_owned() })
 }

@@ -404,7 +404,7 @@ impl<'t, 'c> PersistEventsStore<'t, 'c> {
             _ => memberships::remove_local(self.txn, user_id.as_str(), room)?,
         }
         self.txn.invalidate(USER_ROOMS_CACHE, user_id.as_str());
-        self.txn.wake_user(Stream::Events, user_id);
+        self.txn.wake_rooms_of(user_id);
         Ok(())
     }
 }

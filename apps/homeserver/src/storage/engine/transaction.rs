@@ -259,6 +259,11 @@ impl<'c> WriteTxn<'c> {
         self.aftermath.wakes.push(Wake::User(stream, user_id.to_owned()));
     }
 
+    /// Announces, after the commit, that the rooms of this user have changed.
+    pub fn wake_rooms_of(&mut self, user_id: &ruma::UserId) {
+        self.aftermath.wakes.push(Wake::Rooms(user_id.to_owned()));
+    }
+
     /// Makes the caches of this name forget `key`, after the commit and before positions advance.
     pub fn invalidate(&mut self, cache: &'static str, key: impl Into<String>) {
         self.aftermath.invalidations.push(Invalidation { cache, key: key.into() });

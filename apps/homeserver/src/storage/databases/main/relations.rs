@@ -47,3 +47,20 @@ pub fn to_event(
         |row| row.get(0),
     )
 }
+
+/// Returns what an event relates to, and how, if to anything.
+///
+/// # Errors
+///
+/// If the database fails.
+pub fn of_event(
+    txn: &Txn<'_>,
+    room: RoomKey,
+    event: EventKey,
+) -> Result<Option<(String, String)>, StorageError> {
+    txn.query_opt(
+        "SELECT relates_to_id, relation_type FROM event_relations WHERE event = ?1 AND room = ?2",
+        params![event, room],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )
+}

@@ -1,0 +1,7 @@
+//! `/sync` answered from a real database: every section of the response.
+
+mod gaps;
+mod members;
+mod sections;
+mod waiting;
+mod world;
