@@ -17,10 +17,12 @@ use crate::api::client;
 use crate::api::router::{BODY_BYTES_MAX, Router};
 use crate::config::first_start::{self, Prepared};
 use crate::config::{Config, lock_file};
+use crate::handlers::receipts::Receipts;
 use crate::handlers::sessions::Sessions;
+use crate::handlers::sync::ClientSync;
+use crate::handlers::typing::Typing;
 use crate::storage::engine::{Database, Durability};
 use crate::storage::schema;
-use crate::streams::Notifier;
 
 /// How long requests that are under way at SIGTERM may take until the process ends without them.
 const STOP_LIMIT: Duration = Duration::from_secs(8);
@@ -29,8 +31,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(8);
 pub struct Homeserver {
     /// Answers requests.
     pub handler: Rc<dyn Handler>,
-    /// Tells of news; wakes everybody at the end.
-    pub notifier: Notifier,
+    /// Holds the long polls; answers them at the end.
+    pub sync: ClientSync,
     /// Where everything is kept.
     pub database: Database,
 }
@@ -55,11 +57,17 @@ pub fn build(config: &Config, prepared: &Prepared, reactor: &Reactor) -> Deferre
     );
     database.add_callback(move |database| {
         let sessions = Rc::new(Sessions::new(reactor.clone(), database.clone()));
+        let receipts = Receipts::new(&reactor, database.clone());
+        let typing = Typing::new(&reactor, database.clone());
+        let sync = ClientSync::new(&reactor, database.clone(), typing.clone());
         let mut router = Router::new(reactor, sessions);
         client::discovery::routes(&mut router, &config);
+        client::receipts::routes(&mut router, &receipts);
         client::sessions::routes(&mut router);
+        client::sync::routes(&mut router, &sync);
+        client::typing::routes(&mut router, &typing);
         let handler = Rc::new(router.finish()?);
-        Ok(Homeserver { handler, notifier: database.notifier().clone(), database })
+        Ok(Homeserver { handler, sync, database })
     })
 }
 
@@ -134,7 +142,7 @@ struct HttpListener {
     reactor: Reactor,
     address: SocketAddr,
     factory: HttpFactory,
-    notifier: Notifier,
+    sync: ClientSync,
     port: std::cell::RefCell<Option<ListeningPort>>,
 }
 
@@ -147,7 +155,7 @@ impl HttpListener {
             reactor: reactor.clone(),
             address,
             factory: HttpFactory::new(reactor, Rc::clone(&homeserver.handler), limits),
-            notifier: homeserver.notifier.clone(),
+            sync: homeserver.sync.clone(),
             port: std::cell::RefCell::default(),
         })
     }
@@ -181,7 +189,7 @@ impl Service for HttpListener {
         if let Some(port) = self.port.take() {
             port.stop_listening();
         }
-        self.notifier.wake_all();
+        self.sync.stop_waiting();
         self.factory.drain()
     }
 }
