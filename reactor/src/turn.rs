@@ -18,6 +18,7 @@ use crate::ready::{self, Ready};
 use crate::remote::ForeignJob;
 use crate::slots::Key;
 use crate::teardown::dropping;
+use crate::transport::outbox::Next;
 
 /// The memory that turns work in, kept between them.
 pub(crate) struct Buffers {
@@ -69,14 +70,16 @@ impl<'a> Turner<'a> {
             ));
         };
         let context_before = context::swap(LogContext::sentinel());
+        let accounting_clock = match core.backend.system_clock() {
+            Some(clock) => AccountingClock::System(clock),
+            None => AccountingClock::Loop(Rc::clone(&core.backend)),
+        };
         Ok(Turner {
             reactor,
             core,
             buffers,
             _queue: ready::install(Rc::clone(&core.ready)),
-            clock_before: context::install_clock(Some(AccountingClock::Loop(Rc::clone(
-                &core.backend,
-            )))),
+            clock_before: context::install_clock(Some(accounting_clock)),
             context_before,
         })
     }
@@ -211,8 +214,11 @@ impl<'a> Turner<'a> {
     fn flush(&mut self) {
         loop {
             let next = self.core.outbox.borrow_mut().next();
-            let Some((link, piece)) = next else { break };
+            let Some(Next { link, piece, is_last }) = next else { break };
             link.flush(self.core, piece);
+            if is_last {
+                break;
+            }
         }
         self.core.outbox.borrow_mut().finish();
     }

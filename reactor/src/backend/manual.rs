@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::{Alarm, Backend, Event, SignalWatch, Stopwatch};
-use crate::clock::Instant;
+use crate::clock::{Instant, SystemClock};
 use crate::signals::Signal;
 use crate::slots::Key;
 use crate::transport::memory::{Backlog, EventQueue, MemoryListener};
@@ -95,6 +95,10 @@ impl Backend for ManualBackend {
 
     fn now(&self) -> Instant {
         self.time.now()
+    }
+
+    fn system_clock(&self) -> Option<SystemClock> {
+        None
     }
 
     fn coarse_now(&self) -> Instant {

@@ -73,6 +73,10 @@ impl Backend for MioBackend {
         self.clock.now()
     }
 
+    fn system_clock(&self) -> Option<SystemClock> {
+        Some(self.clock)
+    }
+
     fn coarse_now(&self) -> Instant {
         self.clock.coarse_now()
     }

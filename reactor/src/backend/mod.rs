@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::clock::Instant;
+use crate::clock::{Instant, SystemClock};
 use crate::signals::Signal;
 use crate::slots::Key;
 use crate::transport::stream::{Listener, Stream};
@@ -30,6 +30,9 @@ pub(crate) trait Backend {
 
     /// Reads the monotonic clock.
     fn now(&self) -> Instant;
+
+    /// Returns the clock behind `now`, if that is the machine's.
+    fn system_clock(&self) -> Option<SystemClock>;
 
     /// Reads the monotonic clock, cheaply: it may lag some milliseconds behind `now`.
     fn coarse_now(&self) -> Instant;

@@ -33,6 +33,13 @@ pub(crate) struct Piece {
     end: usize,
 }
 
+/// A connection whose turn it is to be flushed. Its piece stays where it is.
+pub(crate) struct Next {
+    pub(crate) link: Rc<Link>,
+    pub(crate) piece: Piece,
+    pub(crate) is_last: bool,
+}
+
 impl Piece {
     #[inline]
     pub(super) fn is_empty(self) -> bool {
@@ -92,25 +99,36 @@ impl Outbox {
         self.entries.is_empty()
     }
 
-    /// Returns the next connection to be flushed, with its piece, which stays where it is.
+    /// Returns the next connection to be flushed.
     #[inline]
-    pub(crate) fn next(&mut self) -> Option<(Rc<Link>, Piece)> {
+    pub(crate) fn next(&mut self) -> Option<Next> {
+        if self.next + 1 == self.entries.len() {
+            let Entry { link, piece } = self.entries.pop()?;
+            return Some(Next { link: link?, piece, is_last: true });
+        }
         let entry = self.entries.get_mut(self.next)?;
         self.next += 1;
-        // Empty entries do not occur before the cursor has passed them.
-        Some((entry.link.take()?, entry.piece))
+        // Entries are emptied only here, as the cursor passes them.
+        Some(Next { link: entry.link.take()?, piece: entry.piece, is_last: false })
     }
 
     /// Forgets the pieces, which have been flushed.
     #[inline]
     pub(crate) fn finish(&mut self) {
-        self.entries.clear();
         self.bytes.clear();
+        if self.next != 0 || !self.left_over.is_empty() || self.bytes.capacity() > KEPT_BYTES_MAX {
+            self.start_over();
+        }
+    }
+
+    #[cold]
+    fn start_over(&mut self) {
+        self.entries.clear();
         self.next = 0;
         if self.bytes.capacity() > KEPT_BYTES_MAX {
             self.bytes = Vec::new();
         }
-        while let Some(link) = self.left_over.pop() {
+        for link in mem::take(&mut self.left_over) {
             let place = self.push(&link, &[]);
             link.outbox_place.set(place);
         }
