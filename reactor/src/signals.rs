@@ -22,7 +22,9 @@ pub enum Signal {
 }
 
 impl Signal {
-    pub(crate) fn number(self) -> i32 {
+    /// Returns the number by which the operating system knows it.
+    #[must_use]
+    pub fn number(self) -> i32 {
         match self {
             Signal::Hangup => libc::SIGHUP,
             Signal::Interrupt => libc::SIGINT,

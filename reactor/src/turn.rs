@@ -87,9 +87,10 @@ impl<'a> Turner<'a> {
     /// Makes one turn.
     pub(crate) fn turn(&mut self, patience: Patience) -> io::Result<()> {
         self.poll(patience)?;
+        let unread_count = self.core.unread.borrow().len();
         self.serve_events();
-        if !self.core.unread.borrow().is_empty() {
-            self.serve_unread();
+        if unread_count > 0 {
+            self.serve_unread(unread_count);
         }
         if !self.core.timers.borrow().is_empty() {
             self.serve_timers();
@@ -139,9 +140,8 @@ impl<'a> Turner<'a> {
         }
     }
 
-    /// Serves those that were left unread before this turn; who joins now waits for the next.
-    fn serve_unread(&mut self) {
-        let count = self.core.unread.borrow().len();
+    /// Serves those that were left unread before this turn; who has joined since waits for the next.
+    fn serve_unread(&mut self, count: usize) {
         for _ in 0..count {
             let Some(key) = self.core.unread.borrow_mut().pop_front() else { return };
             self.serve_source(key, Readiness::READABLE.and(Readiness::UNREAD));

@@ -22,7 +22,9 @@ impl Transport {
         }
         if readiness.has(Readiness::READABLE) {
             link.state.set(flag::MAYBE_READABLE);
-            if link.state.has(flag::TLS) {
+            if link.state.has(flag::ON_UNREAD_LIST) {
+                // Its turn comes with that list, and once a turn is enough.
+            } else if link.state.has(flag::TLS) {
                 self.read_encrypted(core, buffers);
             } else {
                 self.read(core, buffers);

@@ -10,6 +10,8 @@ pub(crate) mod outbox;
 mod outgoing;
 pub(crate) mod stream;
 pub(crate) mod tcp;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 use std::fmt;

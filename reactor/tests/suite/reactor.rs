@@ -1,15 +1,17 @@
 //! The loop over the operating system: timers, threads, TCP, signals, stopping.
 
+use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
+use ropewalk::testing::Clock;
 use ropewalk::{
     Address, ConnectError, ConnectionLost, Deferred, LogContext, Protocol, Reactor, Resolver,
-    Transport,
+    Signal, Transport, logging,
 };
 
-use crate::support::{Diary, Echo, Recorder, note};
+use crate::support::{Diary, Echo, Recorder, note, read};
 
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -205,4 +207,141 @@ fn a_connection_that_is_aborted_tells_the_peer_by_a_reset() {
     transport.abort_connection();
     reactor.run().unwrap();
     assert_eq!(*diary.borrow(), ["lost: the connection failed"]);
+}
+
+#[test]
+fn a_signal_is_delivered_on_the_loop_and_stopping_ends_its_watch() {
+    let reactor = Reactor::new().unwrap();
+    let diary = Diary::default();
+    let (notes, stopper) = (Rc::clone(&diary), reactor.clone());
+    let request = LogContext::new("main");
+    request
+        .run(|| {
+            reactor.on_signal(Signal::Hangup, move || {
+                note(&notes, LogContext::current().name());
+                if notes.borrow().len() == 2 {
+                    stopper.stop();
+                } else {
+                    signal_hook::low_level::raise(Signal::Hangup.number()).unwrap();
+                }
+            })
+        })
+        .unwrap();
+    reactor.call_soon(|| signal_hook::low_level::raise(Signal::Hangup.number()).unwrap());
+    reactor.run().unwrap();
+    assert_eq!(*diary.borrow(), ["main", "main"]);
+}
+
+#[test]
+fn cancelling_resetting_and_delaying_move_a_call() {
+    let clock = Clock::new();
+    let diary = Diary::default();
+    let call = |name: &'static str, seconds| {
+        let diary = Rc::clone(&diary);
+        clock.reactor().call_later(Duration::from_secs(seconds), move || note(&diary, name))
+    };
+    let cancelled = call("cancelled", 1);
+    let reset = call("reset", 1);
+    let delayed = call("delayed", 1);
+    call("kept", 2);
+    cancelled.cancel();
+    cancelled.cancel();
+    cancelled.reset(Duration::ZERO);
+    reset.reset(Duration::from_secs(2));
+    delayed.delay(Duration::from_secs(3));
+    assert!(!cancelled.is_active());
+    assert_eq!(delayed.deadline(), Some(clock.now() + Duration::from_secs(4)));
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(read(&diary), [""; 0]);
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(read(&diary), ["kept", "reset"], "put off, it stands behind older calls");
+    clock.advance(Duration::from_secs(2));
+    assert_eq!(read(&diary), ["delayed"]);
+    assert!(!delayed.is_active());
+    assert_eq!(clock.pending_calls(), 0);
+}
+
+#[test]
+fn a_call_may_cancel_itself_and_others_and_what_they_own_may_call_back() {
+    struct CallsWhenDropped(Reactor, Diary);
+    impl Drop for CallsWhenDropped {
+        fn drop(&mut self) {
+            let diary = Rc::clone(&self.1);
+            self.0.call_later(Duration::ZERO, move || note(&diary, "from a drop"));
+        }
+    }
+    let clock = Clock::new();
+    let diary = Diary::default();
+    let owned = CallsWhenDropped(clock.reactor().clone(), Rc::clone(&diary));
+    let victim = clock.reactor().call_later(Duration::from_secs(2), move || drop(owned));
+    let own = Rc::new(RefCell::new(None));
+    let handle = Rc::clone(&own);
+    own.replace(Some(clock.reactor().call_later(Duration::from_secs(1), move || {
+        handle.take().inspect(ropewalk::DelayedCall::cancel);
+        victim.cancel();
+    })));
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(read(&diary), ["from a drop"]);
+    assert_eq!(clock.pending_calls(), 0);
+}
+
+#[test]
+fn timers_and_calls_run_in_the_context_that_asked_for_them() {
+    let clock = Clock::new();
+    let names = Diary::default();
+    let see = |names: &Diary| {
+        let names = Rc::clone(names);
+        move || note(&names, LogContext::current().name())
+    };
+    LogContext::new("request").run(|| {
+        clock.reactor().call_later(Duration::from_secs(1), see(&names));
+        clock.reactor().call_soon(see(&names));
+    });
+    clock.reactor().call_soon(see(&names));
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(read(&names), ["request", "sentinel", "request"]);
+    assert!(LogContext::current().is_sentinel());
+}
+
+#[test]
+fn a_panicking_timer_is_logged_and_the_loop_goes_on() {
+    let clock = Clock::new();
+    let lines = logging::capture(10);
+    let diary = Diary::default();
+    let notes = Rc::clone(&diary);
+    LogContext::new("request").run(|| {
+        clock.reactor().call_later(Duration::from_secs(1), || panic!("on purpose"));
+    });
+    clock.reactor().call_later(Duration::from_secs(1), move || note(&notes, "after"));
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(read(&diary), ["after"]);
+    let lines = lines.take();
+    assert!(lines[0].starts_with("ERROR request "), "{lines:?}");
+    assert!(lines[0].contains("a delayed call panicked") && lines[0].contains("on purpose"));
+}
+
+#[test]
+fn who_holds_the_loop_is_charged_and_reported() {
+    let reactor = Reactor::new().unwrap();
+    let lines = logging::capture(10);
+    let request = LogContext::new("request");
+    let stopper = reactor.clone();
+    let clock = reactor.clone();
+    let hold = move || {
+        let started = clock.now();
+        while clock.now() - started < Duration::from_millis(120) {
+            std::hint::spin_loop();
+        }
+    };
+    request.run(|| reactor.call_soon(hold.clone()));
+    reactor.call_soon(hold);
+    reactor.call_soon(move || stopper.stop());
+    reactor.run().unwrap();
+    let charged = request.usage().loop_time;
+    assert!(charged >= Duration::from_millis(120), "{charged:?}");
+    let lines = lines.take();
+    let held: Vec<_> = lines.iter().filter(|line| line.contains("held the loop")).collect();
+    assert_eq!(held.len(), 2, "{lines:?}");
+    assert!(held.iter().any(|line| line.contains("context=request")), "{lines:?}");
+    assert!(held.iter().any(|line| line.contains("context=sentinel")), "{lines:?}");
 }
