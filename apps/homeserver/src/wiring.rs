@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ropewalk::logging::LogOptions;
@@ -14,13 +15,23 @@ use ropewalk::{
 use ropewalk_http::{Handler, HttpFactory, Limits};
 
 use crate::api::client;
+use crate::api::client::public_rooms::Readers;
 use crate::api::router::{BODY_BYTES_MAX, Router};
 use crate::config::first_start::{self, Prepared};
 use crate::config::{Config, lock_file};
+use crate::events::RoomWriter;
+use crate::handlers::directory::Directory;
+use crate::handlers::membership::Memberships;
+use crate::handlers::messages_send::Messages;
+use crate::handlers::rate_limits::RateLimiter;
 use crate::handlers::receipts::Receipts;
+use crate::handlers::room_work::RoomWork;
+use crate::handlers::rooms::{Publication, Rooms};
 use crate::handlers::sessions::Sessions;
+use crate::handlers::state::RoomState;
 use crate::handlers::sync::ClientSync;
 use crate::handlers::typing::Typing;
+use crate::model::{EventSigner, RoomVersion};
 use crate::storage::engine::{Database, Durability};
 use crate::storage::schema;
 
@@ -46,7 +57,10 @@ pub struct Homeserver {
 /// [`StorageError`](crate::storage::StorageError) if the database cannot be opened.
 pub fn build(config: &Config, prepared: &Prepared, reactor: &Reactor) -> Deferred<Homeserver> {
     let config = config.clone();
-    let _ = prepared;
+    let signer = prepared
+        .signing_key
+        .key_pair()
+        .map(|key_pair| Arc::new(EventSigner::new(config.server_name.clone(), key_pair)));
     let reactor = reactor.clone();
     let database = Database::open(
         &reactor,
@@ -60,15 +74,45 @@ pub fn build(config: &Config, prepared: &Prepared, reactor: &Reactor) -> Deferre
         let receipts = Receipts::new(&reactor, database.clone());
         let typing = Typing::new(&reactor, database.clone());
         let sync = ClientSync::new(&reactor, database.clone(), typing.clone());
-        let mut router = Router::new(reactor, sessions);
+        let limiter = Rc::new(RateLimiter::new(&config.rate_limits));
+        let writer = RoomWriter::new(signer.ok_or(UnusableKey)?);
+        let work = RoomWork::new(reactor.clone(), database.clone(), writer, limiter);
+        let mut router = Router::new(reactor, Rc::clone(&sessions));
         client::discovery::routes(&mut router, &config);
         client::receipts::routes(&mut router, &receipts);
+        room_routes(&mut router, &config, &work, &sessions)?;
         client::sessions::routes(&mut router);
         client::sync::routes(&mut router, &sync);
         client::typing::routes(&mut router, &typing);
         let handler = Rc::new(router.finish()?);
         Ok(Homeserver { handler, sync, database })
     })
+}
+
+/// Adds everything that is done to rooms.
+fn room_routes(
+    router: &mut Router,
+    config: &Config,
+    work: &RoomWork,
+    sessions: &Rc<Sessions>,
+) -> Result<(), Failure> {
+    let publication = match config.room_directory.allow_publication {
+        true => Publication::Allowed,
+        false => Publication::Refused,
+    };
+    let readers = match config.federation.public_rooms_without_auth {
+        true => Readers::Everybody,
+        false => Readers::Users,
+    };
+    let version = RoomVersion::try_from(config.default_room_version.as_str())?;
+    let directory = Directory::new(work.clone(), publication);
+    client::create_room::routes(router, &Rooms::new(work.clone(), version, publication));
+    client::directory::routes(router, &directory);
+    client::membership::routes(router, &Memberships::new(work.clone()));
+    client::public_rooms::routes(router, &directory, sessions, readers);
+    client::send::routes(router, &Messages::new(work.clone()));
+    client::state::routes(router, &RoomState::new(work.clone()));
+    Ok(())
 }
 
 /// Runs a homeserver until SIGINT or SIGTERM.
@@ -193,6 +237,11 @@ impl Service for HttpListener {
         self.factory.drain()
     }
 }
+
+/// The signing key's file holds no key that can sign.
+#[derive(Debug, thiserror::Error)]
+#[error("the signing key cannot be used; restore its file from a backup")]
+struct UnusableKey;
 
 /// A listener could not be opened.
 #[derive(Debug, thiserror::Error)]

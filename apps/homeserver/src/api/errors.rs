@@ -41,6 +41,7 @@ pub(crate) fn refusal_response(refusal: &Refusal) -> Response {
                 _ => answer,
             }
         }
+        Refusal::Taken { message } => standard(StatusCode::CONFLICT, &ErrorKind::Unknown, message),
         Refusal::UserInteractive(info) => json(
             StatusCode::UNAUTHORIZED,
             serde_json::to_vec(info).map_or_else(|_| Bytes::from_static(b"{}"), Bytes::from),

@@ -46,6 +46,12 @@ pub(crate) struct Call<W> {
 
 #[allow(dead_code, reason = "endpoints that need these land next")]
 impl<W> Call<W> {
+    /// Returns a hole of the path, decoded, counted from zero; empty if there is none. Types of events
+    /// must be read here, because ruma takes some of them for aliases of others.
+    pub(crate) fn argument(&self, index: usize) -> &str {
+        self.arguments.get(index).map_or("", String::as_str)
+    }
+
     /// Reads `body` as this endpoint's request again: user-interactive authentication replays the
     /// body of a session's first request.
     pub(crate) fn reparse<R: IncomingRequest>(&self, body: &[u8]) -> Result<R, Failure> {
@@ -89,7 +95,19 @@ impl Router {
         F: Fn(Call<<R::Authentication as Authenticate>::Caller>, R) -> Fut + 'static,
         Fut: Future<Output = Result<R::OutgoingResponse, Failure>> + 'static,
     {
-        self.insert(Typed { action, encode: encode::<R::OutgoingResponse>, request: PhantomData });
+        self.add_also_at(&[], action);
+    }
+
+    /// As [`add`](Self::add), and at further paths which ruma can read but does not name.
+    pub(crate) fn add_also_at<R, F, Fut>(&mut self, paths: &[&'static str], action: F)
+    where
+        R: IncomingRequest + Send + 'static,
+        R::Authentication: Authenticate,
+        F: Fn(Call<<R::Authentication as Authenticate>::Caller>, R) -> Fut + 'static,
+        Fut: Future<Output = Result<R::OutgoingResponse, Failure>> + 'static,
+    {
+        let encode = encode::<R::OutgoingResponse>;
+        self.insert(paths, Typed { action, encode, request: PhantomData });
     }
 
     /// Adds the endpoint of ruma's request type `R`, whose answer is finished JSON.
@@ -100,10 +118,21 @@ impl Router {
         F: Fn(Call<<R::Authentication as Authenticate>::Caller>, R) -> Fut + 'static,
         Fut: Future<Output = Result<Bytes, Failure>> + 'static,
     {
+        self.add_json_also_at(&[], action);
+    }
+
+    /// As [`add_json`](Self::add_json), and at further paths which ruma can read but does not name.
+    pub(crate) fn add_json_also_at<R, F, Fut>(&mut self, paths: &[&'static str], action: F)
+    where
+        R: IncomingRequest + Send + 'static,
+        R::Authentication: Authenticate,
+        F: Fn(Call<<R::Authentication as Authenticate>::Caller>, R) -> Fut + 'static,
+        Fut: Future<Output = Result<Bytes, Failure>> + 'static,
+    {
         fn encode_json(body: Bytes) -> Result<Response, Failure> {
             Ok(errors::json(StatusCode::OK, body))
         }
-        self.insert(Typed { action, encode: encode_json, request: PhantomData });
+        self.insert(paths, Typed { action, encode: encode_json, request: PhantomData });
     }
 
     /// Adds a fixed answer, made once.
@@ -133,7 +162,7 @@ impl Router {
         Ok(Routes { table: self.table, paths })
     }
 
-    fn insert<R, F, Fut, Out>(&mut self, endpoint: Typed<R, F, Out>)
+    fn insert<R, F, Fut, Out>(&mut self, paths: &[&'static str], endpoint: Typed<R, F, Out>)
     where
         R: IncomingRequest + Send + 'static,
         R::Authentication: Authenticate,
@@ -142,7 +171,7 @@ impl Router {
         Out: 'static,
     {
         let endpoint: Rc<dyn Endpoint> = Rc::new(endpoint);
-        for path in R::PATH_BUILDER.all_paths() {
+        for path in R::PATH_BUILDER.all_paths().chain(paths.iter().copied()) {
             self.route(path, R::METHOD, endpoint.clone());
         }
     }

@@ -230,6 +230,7 @@ fn login_info(user: &str, password: &str) -> LoginInfo {
 fn errcode(refusal: &Refusal) -> String {
     match refusal {
         Refusal::Standard { kind, .. } => kind.errcode().to_string(),
+        Refusal::Taken { .. } => "taken".to_owned(),
         Refusal::UserInteractive(info) => {
             let error = info.auth_error.as_ref();
             error.map_or("UIA".to_owned(), |error| format!("UIA {}", error.kind.errcode()))

@@ -7,8 +7,12 @@ mod account_tests;
 pub mod accounts;
 pub mod admin_registration;
 pub mod devices;
+pub mod directory;
 pub(crate) mod generations;
 pub mod logins;
+pub(crate) mod member_events;
+pub mod membership;
+pub mod messages_send;
 pub mod passwords;
 pub mod profiles;
 pub mod push_rules;
@@ -18,9 +22,16 @@ pub mod refusal;
 pub mod registration;
 #[expect(dead_code, reason = "the endpoints that use the rest land with the router")]
 pub(crate) mod rendered;
+pub(crate) mod room_error;
+pub mod room_work;
+pub mod rooms;
 pub mod sessions;
+pub mod state;
+pub(crate) mod state_events;
 #[expect(dead_code, reason = "the endpoints that use the rest land with the router")]
 pub mod sync;
+#[cfg(test)]
+pub(crate) mod test_rooms;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod typing;

@@ -23,6 +23,12 @@ pub enum Refusal {
         /// The text for people: what went wrong and, where it helps, what to do.
         message: String,
     },
+    /// Something of that name exists already: `M_UNKNOWN`, told apart by its status.
+    #[error("{message}")]
+    Taken {
+        /// The text for people.
+        message: String,
+    },
     /// More user-interactive authentication is needed (or its last stage failed).
     #[error("user-interactive authentication is not complete")]
     UserInteractive(Box<UiaaInfo>),

@@ -126,3 +126,28 @@ pub fn keys_after(txn: &Txn<'_>, after: RoomKey, limit: i64) -> Result<Vec<RoomK
         |row| row.get(0),
     )
 }
+
+/// A room that the directory lists.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PublicRoom {
+    /// The room.
+    pub room: Room,
+    /// How many are in it.
+    pub joined_count: i64,
+}
+
+/// Returns the rooms that the directory lists, in order of their keys.
+///
+/// # Errors
+///
+/// If the database fails.
+pub fn public_rooms(txn: &Txn<'_>) -> Result<Vec<PublicRoom>, StorageError> {
+    txn.query(
+        "SELECT room, room_id, room_version, creator,
+             (SELECT count(*) FROM current_state AS c
+              WHERE c.room = rooms.room AND c.type = 'm.room.member' AND c.membership = 'join')
+         FROM rooms WHERE is_public = 1 ORDER BY room",
+        params![],
+        |row| Ok(PublicRoom { room: from_row(row)?, joined_count: row.get(4)? }),
+    )
+}
