@@ -21,6 +21,7 @@ use crate::config::first_start::{self, Prepared};
 use crate::config::{Config, lock_file};
 use crate::events::RoomWriter;
 use crate::handlers::directory::Directory;
+use crate::handlers::housekeeping::Housekeeping;
 use crate::handlers::membership::Memberships;
 use crate::handlers::messages_send::Messages;
 use crate::handlers::rate_limits::RateLimiter;
@@ -133,6 +134,7 @@ pub fn serve(config: Config) -> Result<(), Failure> {
     let listener = Rc::new(HttpListener::new(&config, &homeserver, &reactor)?);
 
     let services = MultiService::new("homeserver", STOP_LIMIT);
+    services.add(Housekeeping::new(reactor.clone(), homeserver.database.clone()));
     services.add_shared(listener.clone());
     reactor.run_until(services.start(&reactor))?;
     stop_on_signals(&reactor, &services)?;

@@ -9,6 +9,7 @@ pub mod admin_registration;
 pub mod devices;
 pub mod directory;
 pub(crate) mod generations;
+pub mod housekeeping;
 pub mod logins;
 pub(crate) mod member_events;
 pub mod membership;
