@@ -3,6 +3,9 @@
 //! Owns the thread's current context and the charging of time to it. Does not own the capture and
 //! restore around callbacks, timers, tasks and jobs: whoever runs those calls [`swap`].
 
+#[cfg(test)]
+mod tests;
+
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::Future;

@@ -1,5 +1,12 @@
 //! All integration tests of the reactor: one binary, one module a subject.
 
+mod cached_lookups;
+mod caches;
+mod cancelling;
+mod combine;
+mod contexts;
+mod deferred;
+mod locks;
 mod reactor;
 mod reentry;
 mod services;

@@ -1,0 +1,165 @@
+//! What is charged to whom.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::*;
+use crate::logging;
+
+const STEP: Duration = Duration::from_millis(7);
+
+/// Time that passes when told so, for as long as this lives.
+struct Passing {
+    nanos: Arc<AtomicU64>,
+    before: Option<AccountingClock>,
+}
+
+impl Passing {
+    fn install() -> Self {
+        let nanos = Arc::new(AtomicU64::new(1_000));
+        let shared = Arc::clone(&nanos);
+        let stopwatch: Stopwatch =
+            Arc::new(move || Duration::from_nanos(shared.load(Ordering::Relaxed)));
+        Self { nanos, before: install_clock(Some(AccountingClock::Thread(stopwatch))) }
+    }
+
+    fn pass(&self, time: Duration) {
+        self.nanos.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Passing {
+    fn drop(&mut self) {
+        install_clock(self.before.take());
+    }
+}
+
+#[test]
+fn parents_get_their_childrens_costs() {
+    let parent = LogContext::new("GET-1");
+    let child = parent.child("fetch");
+    assert_eq!(child.name(), "GET-1-fetch");
+    assert!(child.parent().is_same(&parent));
+    child.record_database_transaction(STEP);
+    child.record_database_transaction(STEP);
+    child.record_events_fetched(5);
+    parent.record_events_fetched(1);
+    let (child, parent) = (child.usage(), parent.usage());
+    assert_eq!((child.db_transactions, child.db_time, child.events_fetched), (2, STEP * 2, 5));
+    assert_eq!((parent.db_transactions, parent.db_time, parent.events_fetched), (2, STEP * 2, 6));
+}
+
+#[test]
+fn time_is_charged_to_whoever_is_in_force_and_to_the_parents() {
+    let time = Passing::install();
+    let (one, two) = (LogContext::new("one"), LogContext::new("two"));
+    let inner = one.child("inner");
+    time.pass(STEP * 100);
+    one.run(|| {
+        time.pass(STEP);
+        inner.run(|| time.pass(STEP * 2));
+        time.pass(STEP * 4);
+    });
+    two.run(|| time.pass(STEP * 8));
+    settle();
+    time.pass(STEP * 100);
+    assert_eq!(inner.usage().loop_time, STEP * 2);
+    assert_eq!(one.usage().loop_time, STEP * 7);
+    assert_eq!(two.usage().loop_time, STEP * 8);
+}
+
+#[test]
+fn nobody_is_charged_for_the_time_after_the_loop_has_settled() {
+    let time = Passing::install();
+    let request = LogContext::new("GET-1");
+    for _ in 0..3 {
+        request.run(|| time.pass(STEP));
+        settle();
+        time.pass(STEP * 100);
+    }
+    assert_eq!(request.usage().loop_time, STEP * 3);
+}
+
+#[test]
+fn the_slice_that_is_running_can_be_read_and_is_not_counted_twice() {
+    let time = Passing::install();
+    let request = LogContext::new("GET-1");
+    request.run(|| {
+        time.pass(STEP);
+        assert_eq!(request.usage().loop_time, STEP);
+        time.pass(STEP);
+    });
+    assert_eq!(request.usage().loop_time, STEP * 2);
+}
+
+#[test]
+fn a_chain_charges_each_step_to_the_context_that_added_it() {
+    let time = Rc::new(Passing::install());
+    let (one, two) = (LogContext::new("one"), LogContext::new("two"));
+    let (mut deferred, resolver) = crate::Deferred::new();
+    for (context, steps) in [(&one, 1), (&two, 2), (&one, 4)] {
+        let time = Rc::clone(&time);
+        deferred = context.run(|| {
+            deferred.add_callback(move |()| {
+                time.pass(STEP * steps);
+                Ok(())
+            })
+        });
+    }
+    resolver.callback(());
+    drop(deferred);
+    assert_eq!((one.usage().loop_time, two.usage().loop_time), (STEP * 5, STEP * 2));
+}
+
+#[test]
+fn a_finished_context_still_names_lines_and_charges_late() {
+    let time = Passing::install();
+    let lines = logging::capture(10);
+    let parent = LogContext::new("GET-1");
+    let request = parent.child("work");
+    request.run(|| {
+        time.pass(STEP);
+        request.finish();
+        time.pass(STEP * 2);
+        log::info!(target: "test", "still here");
+    });
+    assert!(request.is_finished());
+    assert_eq!(lines.take(), ["INFO GET-1-work test: still here"]);
+    assert_eq!((request.usage().loop_time, request.usage().late), (STEP, STEP * 2));
+    assert_eq!(parent.usage().loop_time, STEP * 3, "the parent is not finished");
+    assert_eq!(parent.usage().late, Duration::ZERO);
+}
+
+#[test]
+fn a_finished_context_can_be_entered_again() {
+    let time = Passing::install();
+    let request = LogContext::new("GET-1");
+    request.finish();
+    request.run(|| {
+        assert!(LogContext::current().is_same(&request));
+        time.pass(STEP);
+    });
+    assert_eq!((request.usage().loop_time, request.usage().late), (Duration::ZERO, STEP));
+}
+
+#[test]
+fn without_a_clock_no_time_is_counted() {
+    let request = LogContext::new("GET-1");
+    request.run(|| ());
+    assert_eq!(request.usage(), Usage::default());
+}
+
+#[test]
+fn the_sentinel_counts_nothing_and_warns_when_it_is_made_a_parent() {
+    let lines = logging::capture(10);
+    let sentinel = LogContext::sentinel();
+    sentinel.record_database_transaction(STEP);
+    sentinel.finish();
+    assert_eq!(sentinel.usage(), Usage::default());
+    assert!(!sentinel.is_finished());
+    let child = sentinel.child("lost");
+    assert_eq!(child.name(), "sentinel-lost");
+    assert!(child.parent().is_sentinel());
+    let lines = lines.take();
+    assert!(lines.len() == 1 && lines[0].starts_with("WARN"), "{lines:?}");
+}
