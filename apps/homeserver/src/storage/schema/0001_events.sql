@@ -132,6 +132,10 @@ CREATE TABLE current_state (
 CREATE INDEX current_state_by_member ON current_state (state_key, membership, room)
     WHERE type = 'm.room.member';
 
+-- Members of a room, without walking over those who have left.
+CREATE INDEX current_state_by_membership ON current_state (room, membership, state_key)
+    WHERE type = 'm.room.member';
+
 -- How the current state changed, at which position of the events stream. NULL: no entry.
 CREATE TABLE current_state_deltas (
     stream_id INTEGER NOT NULL,
