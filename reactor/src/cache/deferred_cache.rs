@@ -1,6 +1,6 @@
 //! `DeferredCache`: lookups that are under way apart from values that have arrived.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
@@ -43,10 +43,14 @@ pub struct DeferredCache<K, V: Clone + 'static> {
 struct State<K, V: Clone + 'static> {
     completed: LruCache<K, V>,
     pending: RefCell<HashMap<K, Rc<Pending<V>>>>,
+    next_number: Cell<u64>,
 }
 
 /// A lookup under way.
 struct Pending<V: Clone + 'static> {
+    /// Counts lookups, so that what is done with many of them is done in the order of their starts
+    /// rather than that of their hashes.
+    number: u64,
     lookup: ObservableDeferred<V>,
     callbacks: RefCell<Vec<OnInvalidate>>,
 }
@@ -64,7 +68,13 @@ impl<K: Clone + Eq + Hash + 'static, V: Clone + 'static> DeferredCache<K, V> {
     }
 
     fn over(completed: LruCache<K, V>) -> Self {
-        Self { state: Rc::new(State { completed, pending: RefCell::default() }) }
+        Self {
+            state: Rc::new(State {
+                completed,
+                pending: RefCell::default(),
+                next_number: Cell::new(0),
+            }),
+        }
     }
 
     /// Returns the value, or joins the lookup under way, or starts one with `look_up`.
@@ -123,23 +133,16 @@ impl<K: Clone + Eq + Hash + 'static, V: Clone + 'static> DeferredCache<K, V> {
 
     /// Forgets all keys that fit, at the cost of a walk over all of them.
     pub fn invalidate_where(&self, mut fits: impl FnMut(&K) -> bool) {
-        let mut overtaken = Vec::new();
-        self.state.pending.borrow_mut().retain(|key, pending| {
-            let goes = fits(key);
-            if goes {
-                overtaken.push(Rc::clone(pending));
-            }
-            !goes
-        });
+        let overtaken = self.state.take_all_pending(&mut fits);
         self.state.completed.remove_where(fits);
         call_pending(overtaken);
     }
 
     /// Forgets everything.
     pub fn invalidate_all(&self) {
-        let overtaken = self.state.pending.take();
+        let overtaken = self.state.take_all_pending(&mut |_| true);
         self.state.completed.clear();
-        call_pending(overtaken.into_values());
+        call_pending(overtaken);
     }
 
     /// Changes how much is kept; shrinking evicts at once.
@@ -188,7 +191,9 @@ impl<K: Clone + Eq + Hash + 'static, V: Clone + 'static> DeferredCache<K, V> {
 
     fn set_with(&self, key: K, lookup: Deferred<V>, callbacks: Vec<OnInvalidate>) -> Deferred<V> {
         let lookup = ObservableDeferred::new(lookup);
-        let pending = Rc::new(Pending { lookup, callbacks: RefCell::new(callbacks) });
+        let number = self.state.next_number.get();
+        self.state.next_number.set(number + 1);
+        let pending = Rc::new(Pending { number, lookup, callbacks: RefCell::new(callbacks) });
         let overtaken = self.state.pending.borrow_mut().insert(key.clone(), Rc::clone(&pending));
         let state = Rc::clone(&self.state);
         let entry = Rc::clone(&pending);
@@ -272,6 +277,19 @@ impl<K: Clone + Eq + Hash + 'static, V: Clone + 'static> DeferredCache<K, Option
 impl<K: Clone + Eq + Hash + 'static, V: Clone + 'static> State<K, V> {
     fn take_pending(&self, key: &K) -> Option<Rc<Pending<V>>> {
         self.pending.borrow_mut().remove(key)
+    }
+
+    /// Takes out the lookups whose key fits, in the order in which they were started.
+    fn take_all_pending(&self, fits: &mut impl FnMut(&K) -> bool) -> Vec<Rc<Pending<V>>> {
+        let mut keys: Vec<(u64, K)> = self
+            .pending
+            .borrow()
+            .iter()
+            .map(|(key, pending)| (pending.number, key.clone()))
+            .collect();
+        keys.sort_unstable_by_key(|(number, _)| *number);
+        keys.retain(|(_, key)| fits(key));
+        keys.iter().filter_map(|(_, key)| self.take_pending(key)).collect()
     }
 
     fn complete(&self, key: K, entry: &Rc<Pending<V>>, outcome: Result<V, Failure>) {

@@ -167,10 +167,9 @@ impl<K: Clone + Eq + Hash, V: Clone> LruCache<K, V> {
 
     /// Takes out all entries whose key fits, at the cost of a walk over all of them.
     pub fn remove_where(&self, mut fits: impl FnMut(&K) -> bool) -> usize {
-        let keys: Vec<K> = {
-            let inner = self.inner.borrow();
-            inner.walk().filter(|entry| fits(&entry.key)).map(|entry| entry.key.clone()).collect()
-        };
+        // A copy of the keys, as `fits` is somebody else's code and may use the cache.
+        let mut keys: Vec<K> = self.inner.borrow().walk().map(|entry| entry.key.clone()).collect();
+        keys.retain(|key| fits(key));
         keys.iter().filter(|key| self.remove(key).is_some()).count()
     }
 
