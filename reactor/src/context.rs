@@ -296,6 +296,10 @@ pub(crate) enum AccountingClock {
 pub(crate) fn install_clock(clock: Option<AccountingClock>) -> Option<AccountingClock> {
     settle();
     CURRENT.with(|current| {
+        current.system_clock.set(match &clock {
+            Some(AccountingClock::System(clock)) => Some(*clock),
+            _ => None,
+        });
         let before = current.clock.replace(clock);
         current.slice_started.set(current.time().unwrap_or_default());
         before
@@ -307,9 +311,17 @@ pub(crate) fn install_clock(clock: Option<AccountingClock>) -> Option<Accounting
 ///
 /// When the sentinel takes over from a context, its slice goes on until another context starts or this
 /// is called, which spares a reading of the clock for each callback.
+///
+/// Returns the time if the clock had to be read for it.
 #[inline]
-pub(crate) fn settle() {
-    CURRENT.with(|current| current.settle());
+pub(crate) fn settle() -> Option<Instant> {
+    CURRENT.with(|current| current.settle())
+}
+
+/// Returns when the clock was last read for the accounting.
+#[inline]
+pub(crate) fn last_reading() -> Instant {
+    CURRENT.with(|current| current.slice_started.get())
 }
 
 /// Restores a context when dropped, so that a panic cannot leak one.
@@ -330,14 +342,24 @@ struct Current {
     slice_started: Cell<Instant>,
     activity: Cell<&'static str>,
     clock: RefCell<Option<AccountingClock>>,
+    /// The same, if it is the machine's.
+    system_clock: Cell<Option<SystemClock>>,
 }
 
 impl Current {
     #[inline]
     fn time(&self) -> Option<Instant> {
+        match self.system_clock.get() {
+            Some(clock) => Some(clock.now()),
+            None => self.time_of_another(),
+        }
+    }
+
+    #[inline(never)]
+    fn time_of_another(&self) -> Option<Instant> {
         self.clock.borrow().as_ref().map(|clock| match clock {
-            AccountingClock::System(clock) => clock.now(),
             AccountingClock::Loop(backend) => backend.now(),
+            AccountingClock::System(clock) => clock.now(),
             AccountingClock::Thread(stopwatch) => Instant::START + stopwatch(),
         })
     }
@@ -363,19 +385,19 @@ impl Current {
     }
 
     #[inline]
-    fn settle(&self) {
+    fn settle(&self) -> Option<Instant> {
         let context = self.context.take();
-        if let Some(inner) = &context {
-            self.end_slice(Some(inner));
-            if !self.address.get().is_null() {
-                self.context.set(context);
-            }
+        let Some(inner) = &context else { return None };
+        let now = self.end_slice(Some(inner));
+        if !self.address.get().is_null() {
+            self.context.set(context);
         }
+        now
     }
 
     #[inline]
-    fn end_slice(&self, inner: Option<&Rc<Inner>>) {
-        let Some(now) = self.time() else { return };
+    fn end_slice(&self, inner: Option<&Rc<Inner>>) -> Option<Instant> {
+        let now = self.time()?;
         let started = self.slice_started.replace(now);
         if let Some(inner) = inner {
             let nanos = now.as_nanos().saturating_sub(started.as_nanos());
@@ -384,6 +406,7 @@ impl Current {
                 report_overlong(self.activity.get(), &inner.name, nanos);
             }
         }
+        Some(now)
     }
 }
 
@@ -435,6 +458,7 @@ thread_local! {
             slice_started: Cell::new(Instant::START),
             activity: Cell::new("a callback"),
             clock: RefCell::new(None),
+            system_clock: Cell::new(None),
         })
     };
 }

@@ -105,6 +105,7 @@ impl Core {
     }
 
     /// The sentinel's time is charged to nobody, so that overlong calls are noticed here.
+    #[inline(never)]
     fn call_as_sentinel(&self, what: &'static str, f: impl FnOnce()) -> Result<(), Panicked> {
         context::settle();
         let before = context::swap(LogContext::sentinel());

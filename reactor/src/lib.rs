@@ -10,6 +10,7 @@ mod deferred;
 mod failure;
 mod flow;
 pub mod logging;
+mod looping;
 mod protocol;
 mod reactor;
 mod ready;
@@ -36,6 +37,7 @@ pub use deferred::{
 };
 pub use failure::{CancelledError, Failure, Panicked, ResolverDropped, TimeoutError};
 pub use flow::{Consumer, Producer, Streaming};
+pub use looping::LoopingCall;
 pub use protocol::{Address, ConnectError, ConnectionLost, Factory, Protocol};
 pub use reactor::Reactor;
 pub use remote::ReactorRemote;

@@ -78,6 +78,7 @@ impl SignalSource {
         }
     }
 
+    #[inline(never)]
     pub(crate) fn serve(&self, core: &Core) {
         let arrived = self.watch.get().is_some_and(SignalWatch::take_arrivals);
         if !arrived {

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::backend::{Event, Readiness};
+use crate::clock::Instant;
 use crate::context::{self, AccountingClock, LogContext};
 use crate::core::{Core, Source};
 use crate::deferred::task;
@@ -53,6 +54,8 @@ pub(crate) struct Turner<'a> {
     reactor: &'a Reactor,
     core: &'a Rc<Core>,
     buffers: Box<Buffers>,
+    /// When the clock had last been read for the accounting as this turn's poll began.
+    last_reading: Instant,
     _queue: ready::Installed,
     clock_before: Option<AccountingClock>,
     context_before: LogContext,
@@ -78,6 +81,7 @@ impl<'a> Turner<'a> {
             reactor,
             core,
             buffers,
+            last_reading: Instant::START,
             _queue: ready::install(Rc::clone(&core.ready)),
             clock_before: context::install_clock(Some(accounting_clock)),
             context_before,
@@ -119,15 +123,17 @@ impl<'a> Turner<'a> {
 
     #[inline]
     fn poll(&mut self, patience: Patience) -> io::Result<()> {
-        context::settle();
+        let settled = context::settle();
         let timeout = if patience == Patience::None || self.has_work() {
             Some(Duration::ZERO)
         } else if self.core.timers.borrow().is_empty() {
             None
         } else {
             let deadline = self.core.timers.borrow_mut().next_deadline();
-            deadline.map(|deadline| deadline.since(self.core.backend.now()))
+            let now = settled.unwrap_or_else(|| self.core.backend.now());
+            deadline.map(|deadline| deadline.since(now))
         };
+        self.last_reading = context::last_reading();
         self.buffers.events.clear();
         self.core.backend.wait(timeout, &mut self.buffers.events)
     }
@@ -141,6 +147,7 @@ impl<'a> Turner<'a> {
     }
 
     /// Serves those that were left unread before this turn; who has joined since waits for the next.
+    #[inline(never)]
     fn serve_unread(&mut self, count: usize) {
         for _ in 0..count {
             let Some(key) = self.core.unread.borrow_mut().pop_front() else { return };
@@ -162,8 +169,15 @@ impl<'a> Turner<'a> {
         }
     }
 
+    #[inline(never)]
     fn serve_timers(&mut self) {
-        let now = self.core.backend.now();
+        // Events that were served have had the clock read, and what has become due since then comes
+        // in the next turn.
+        let last_reading = context::last_reading();
+        let now = match last_reading == self.last_reading {
+            true => self.core.backend.now(),
+            false => last_reading,
+        };
         for _ in 0..TIMERS_PER_TURN {
             let call = self.core.timers.borrow_mut().pop_due(now);
             let Some(call) = call else { return };
@@ -171,6 +185,7 @@ impl<'a> Turner<'a> {
         }
     }
 
+    #[inline(never)]
     fn serve_foreign_jobs(&mut self) {
         if self.core.remote.has_mail() {
             self.core.remote.collect(&mut self.buffers.foreign, &self.core.ready);
@@ -184,6 +199,7 @@ impl<'a> Turner<'a> {
         }
     }
 
+    #[inline(never)]
     fn serve_ready(&mut self) {
         for _ in 0..READY_PER_TURN {
             match self.core.ready.pop() {

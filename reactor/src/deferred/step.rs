@@ -21,6 +21,7 @@ use super::{Deferred, IntoDeferred};
 use crate::context::{self, LogContext};
 use crate::failure::{CancelledError, Failure};
 use crate::ready;
+use crate::testing::leaks::Counted;
 
 /// What a deferred ends with.
 pub(crate) type Outcome<T> = Result<T, Failure>;
@@ -79,6 +80,7 @@ pub(super) struct Origin {
     /// The origin of the chain that waits for this one. Owned, as all that is still to run is owned by
     /// what will run it.
     outer: Cell<Option<Rc<dyn Head>>>,
+    _counted: Counted,
 }
 
 /// A callback that waits for the node before it. Empty once it has been called.
@@ -229,6 +231,7 @@ impl<T: 'static> Node<T, Origin> {
             canceller: Cell::new(None),
             inner: Cell::new(None),
             outer: Cell::new(None),
+            _counted: Counted::new(),
         };
         Self::new(origin, LogContext::current(), created)
     }

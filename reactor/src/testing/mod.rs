@@ -17,9 +17,11 @@
 //! ```
 
 mod clock;
+pub(crate) mod leaks;
 mod memory;
 mod results;
 
 pub use clock::Clock;
+pub use leaks::NoDeferredLeaks;
 pub use memory::{MemoryPair, MemoryTransport};
 pub use results::{UnhandledErrors, assert_no_result, failure_result_of, success_result_of};

@@ -3,7 +3,6 @@
 
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use super::Transport;
 use super::link::{Link, flag};
@@ -36,7 +35,7 @@ impl Transport {
     }
 
     /// Does what comes before reading.
-    #[cold]
+    #[inline(never)]
     fn prepare(&self, core: &Rc<Core>, readiness: Readiness) {
         let link = &self.link;
         if link.state.has(flag::LINGERING) {
@@ -77,7 +76,7 @@ impl Transport {
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => return link.state.clear(flag::MAYBE_READABLE),
                     io::ErrorKind::Interrupted => continue,
-                    _ => return link.close(core, ConnectionLost::Failed(Arc::new(error))),
+                    _ => return link.close_with(core, error),
                 },
             };
             let is_drained = count < buffers.scratch.len() && !link.state.has(flag::PEER_CLOSING);
@@ -96,6 +95,7 @@ impl Transport {
     }
 
     /// The peer will send no more.
+    #[inline(never)]
     pub(super) fn finish_reading(&self, core: &Rc<Core>) {
         let link = &self.link;
         link.state.set(flag::READ_FINISHED);
@@ -121,13 +121,18 @@ impl Transport {
         let result = core.call(what, &link.context, || f(&mut *protocol, self));
         link.protocol.set(Some(protocol));
         if result.is_err() {
-            link.reset_on_close();
-            link.close(core, ConnectionLost::ProtocolPanicked);
+            link.close_panicked(core);
         }
     }
 }
 
 impl Link {
+    #[cold]
+    fn close_panicked(self: &Rc<Link>, core: &Core) {
+        self.reset_on_close();
+        self.close(core, ConnectionLost::ProtocolPanicked);
+    }
+
     /// Puts the link on the list of those to be read in the next turn.
     pub(super) fn read_later(&self, core: &Core) {
         if !self.state.has(NOT_READING | flag::ON_UNREAD_LIST) {

@@ -282,6 +282,7 @@ impl Link {
 
 impl Link {
     /// Ends the connection now. The protocol and the producer hear of it after the current callback.
+    #[inline(never)]
     pub(super) fn close(self: &Rc<Link>, core: &Core, reason: ConnectionLost) {
         if self.state.has(flag::LOST) {
             return;
@@ -313,6 +314,12 @@ impl Link {
         drop(timer);
     }
 
+    #[cold]
+    pub(super) fn close_with(self: &Rc<Link>, core: &Core, error: io::Error) {
+        self.close(core, ConnectionLost::Failed(Arc::new(error)));
+    }
+
+    #[cold]
     pub(super) fn close_failed(self: &Rc<Link>, core: &Core) {
         let error = match &*self.stream.borrow() {
             Some(stream) => stream.take_error().and_then(|error| match error {

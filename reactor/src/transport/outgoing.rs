@@ -3,7 +3,6 @@
 
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -205,7 +204,7 @@ impl Link {
     /// Does what depends on how much is left to send.
     fn settle(self: &Rc<Link>, core: &Rc<Core>, sent: io::Result<()>) {
         if let Err(error) = sent {
-            self.close(core, ConnectionLost::Failed(Arc::new(error)));
+            self.close_with(core, error);
         } else if self.state.has(flag::HAS_PRODUCER) {
             self.steer_producer(core);
         } else if self.state.has(flag::LOSING | flag::LOSING_WRITE)
@@ -225,7 +224,7 @@ impl Link {
                 // A peer that has finished may be gone; a note that nobody reads is no loss.
                 Err(_) if self.state.has(flag::READ_FINISHED) => {}
                 Err(error) => {
-                    return self.close(core, ConnectionLost::Failed(Arc::new(error)));
+                    return self.close_with(core, error);
                 }
             }
         }
@@ -241,7 +240,7 @@ impl Link {
             None => Ok(()),
         };
         match result {
-            Err(error) => self.close(core, ConnectionLost::Failed(Arc::new(error))),
+            Err(error) => self.close_with(core, error),
             Ok(()) if self.state.has(flag::READ_FINISHED) => self.close(core, ConnectionLost::Done),
             Ok(()) => {}
         }

@@ -130,6 +130,7 @@ impl Port {
     }
 
     /// Accepts what is waiting, up to the budget of one turn.
+    #[inline(never)]
     pub(crate) fn serve(self: &Rc<Port>, core: &Rc<Core>) {
         if self.is_pausing.get() {
             return;

@@ -28,7 +28,7 @@ impl Link {
                 io::ErrorKind::TimedOut,
                 format!("no TLS handshake within {} s", HANDSHAKE_TIME_MAX.as_secs()),
             );
-            self.close(core, ConnectionLost::Failed(Arc::new(error)));
+            self.close_with(core, error);
         }
     }
 
@@ -134,6 +134,7 @@ enum Received {
 
 impl Transport {
     /// Reads, decrypts and delivers, with the same bounds as without TLS.
+    #[inline(never)]
     pub(super) fn read_encrypted(&self, core: &Rc<Core>, buffers: &mut Buffers) {
         let link = &self.link;
         for _ in 0..READS_PER_TURN {
@@ -174,7 +175,7 @@ impl Transport {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
                 Err(error) => {
-                    link.close(core, ConnectionLost::Failed(Arc::new(error)));
+                    link.close_with(core, error);
                     return false;
                 }
             }
@@ -187,7 +188,7 @@ impl Transport {
         self.link.state.clear(flag::MAYBE_READABLE);
         if self.deliver_plaintext(core, buffers) {
             let error = io::Error::from(io::ErrorKind::UnexpectedEof);
-            self.link.close(core, ConnectionLost::Failed(Arc::new(error)));
+            self.link.close_with(core, error);
         }
     }
 
