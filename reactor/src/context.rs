@@ -6,7 +6,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 use std::future::Future;
 use std::mem::ManuallyDrop;
@@ -37,12 +37,34 @@ use crate::clock::{Instant, SystemClock};
 pub struct LogContext(Option<Rc<Inner>>);
 
 struct Inner {
-    name: Box<str>,
+    name: Name,
     parent: LogContext,
     is_finished: Cell<bool>,
     /// All costs but the loop time, which is charged too often to copy all of them each time.
     usage: Cell<Usage>,
     loop_nanos: Cell<u64>,
+}
+
+/// A numbered name is spelt out only when somebody asks for it: most never are.
+enum Name {
+    Numbered { kind: &'static str, number: u64, spelt: OnceCell<Box<str>> },
+    Text(Box<str>),
+}
+
+impl Name {
+    #[inline]
+    fn numbered(kind: &'static str, number: u64) -> Self {
+        Name::Numbered { kind, number, spelt: OnceCell::new() }
+    }
+
+    fn as_str(&self) -> &str {
+        match self {
+            Name::Numbered { kind, number, spelt } => {
+                spelt.get_or_init(|| format!("{kind}-{number}").into())
+            }
+            Name::Text(text) => text,
+        }
+    }
 }
 
 /// What a context, its children included, has cost so far.
@@ -82,7 +104,28 @@ impl Usage {
 impl LogContext {
     /// Makes a context that belongs to no other.
     pub fn new(name: impl Into<Box<str>>) -> Self {
-        Self::with_parent(name.into(), Self::sentinel())
+        Self::with_parent(Name::Text(name.into()), Self::sentinel())
+    }
+
+    /// Makes a context named `<kind>-<number>` that belongs to no other. Cheaper than making up the name.
+    #[must_use]
+    #[inline]
+    pub fn numbered(kind: &'static str, number: u64) -> Self {
+        Self::with_parent(Name::numbered(kind, number), Self::sentinel())
+    }
+
+    /// Makes a context as [`numbered`](Self::numbered) does, in the memory of this one if nobody else
+    /// holds it.
+    #[must_use]
+    #[inline]
+    pub fn renew(self, kind: &'static str, number: u64) -> Self {
+        if let Some(mut shared) = self.0
+            && let Some(inner) = Rc::get_mut(&mut shared)
+        {
+            *inner = Inner::new(Name::numbered(kind, number), Self::sentinel());
+            return Self(Some(shared));
+        }
+        Self::numbered(kind, number)
     }
 
     /// Makes a context named `<this name>-<suffix>`, whose costs are this one's too.
@@ -96,17 +139,13 @@ impl LogContext {
                 "starting child context {suffix:?} from the sentinel context; use LogContext::new for work of its own"
             );
         }
-        Self::with_parent(format!("{}-{suffix}", self.name()).into(), self.clone())
+        let name = format!("{}-{suffix}", self.name());
+        Self::with_parent(Name::Text(name.into()), self.clone())
     }
 
-    fn with_parent(name: Box<str>, parent: LogContext) -> Self {
-        Self(Some(Rc::new(Inner {
-            name,
-            parent,
-            is_finished: Cell::new(false),
-            usage: Cell::default(),
-            loop_nanos: Cell::new(0),
-        })))
+    #[inline]
+    fn with_parent(name: Name, parent: LogContext) -> Self {
+        Self(Some(Rc::new(Inner::new(name, parent))))
     }
 
     /// Returns the context that the reactor's own code runs in.
@@ -155,7 +194,7 @@ impl LogContext {
     /// Marks the work as done. Log lines still carry the name; costs go to [`Usage::late`] from here on.
     pub fn finish(&self) {
         if let Some(inner) = &self.0 {
-            settle();
+            CURRENT.with(|current| current.settle_for(inner));
             inner.is_finished.set(true);
         }
     }
@@ -172,7 +211,7 @@ impl LogContext {
 
     /// Returns the name; the sentinel's is `sentinel`.
     pub fn name(&self) -> &str {
-        self.0.as_ref().map_or("sentinel", |inner| &inner.name)
+        self.0.as_ref().map_or("sentinel", |inner| inner.name.as_str())
     }
 
     /// Returns the context that this one's costs are added to, or the sentinel.
@@ -395,6 +434,20 @@ impl Current {
         now
     }
 
+    /// Settles only if the running slice may be charged to `finished`: to read the clock costs more than
+    /// to look.
+    #[inline]
+    fn settle_for(&self, finished: &Rc<Inner>) {
+        let running = self.context.take();
+        let is_concerned = running
+            .as_ref()
+            .is_some_and(|inner| Rc::ptr_eq(inner, finished) || !inner.parent.is_sentinel());
+        self.context.set(running);
+        if is_concerned {
+            self.settle();
+        }
+    }
+
     #[inline]
     fn end_slice(&self, inner: Option<&Rc<Inner>>) -> Option<Instant> {
         let now = self.time()?;
@@ -403,7 +456,7 @@ impl Current {
             let nanos = now.as_nanos().saturating_sub(started.as_nanos());
             inner.charge_loop(nanos);
             if nanos > LOOP_HOLD_NANOS_MAX {
-                report_overlong(self.activity.get(), &inner.name, nanos);
+                report_overlong(self.activity.get(), inner.name.as_str(), nanos);
             }
         }
         Some(now)
@@ -411,6 +464,17 @@ impl Current {
 }
 
 impl Inner {
+    #[inline]
+    fn new(name: Name, parent: LogContext) -> Self {
+        Inner {
+            name,
+            parent,
+            is_finished: Cell::new(false),
+            usage: Cell::default(),
+            loop_nanos: Cell::new(0),
+        }
+    }
+
     #[inline]
     fn charge_loop(&self, nanos: u64) {
         let mut inner = self;

@@ -163,3 +163,23 @@ fn the_sentinel_counts_nothing_and_warns_when_it_is_made_a_parent() {
     let lines = lines.take();
     assert!(lines.len() == 1 && lines[0].starts_with("WARN"), "{lines:?}");
 }
+
+#[test]
+fn a_numbered_context_spells_its_name_when_asked() {
+    let first = LogContext::numbered("GET", 17);
+    assert_eq!(first.name(), "GET-17");
+    first.record_events_fetched(3);
+    first.finish();
+    let second = first.renew("PUT", 18);
+    assert_eq!(second.name(), "PUT-18");
+    assert!(!second.is_finished());
+    assert_eq!(second.usage().events_fetched, 0);
+}
+
+#[test]
+fn a_context_that_somebody_holds_is_left_alone_when_it_is_renewed() {
+    let held = LogContext::numbered("GET", 1);
+    let renewed = held.clone().renew("GET", 2);
+    assert_eq!((held.name(), renewed.name()), ("GET-1", "GET-2"));
+    assert!(!held.is_same(&renewed));
+}
