@@ -1,45 +1,94 @@
 //! Heads on their way out: start line, our own framing fields, and the fields that the caller set.
 
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use std::rc::Rc;
+
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::framing::BodyLength;
+use crate::server::ResponseStart;
+
+/// Header lines that are made once and sent with many messages, for the cost of a reference count.
+///
+/// ```
+/// use http::{HeaderValue, StatusCode, header};
+/// use ropewalk_http::{HeaderBlock, Response};
+///
+/// let json = HeaderBlock::new([
+///     (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+///     (header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*")),
+/// ]);
+/// let response = Response::new(StatusCode::OK).with_headers(&json).with_body("{}");
+/// assert_eq!(response.header_value("content-type"), Some(&b"application/json"[..]));
+/// ```
+#[derive(Clone, Debug)]
+pub struct HeaderBlock {
+    text: Rc<[u8]>,
+}
+
+impl HeaderBlock {
+    /// Makes the lines for these fields, in their order.
+    ///
+    /// # Panics
+    ///
+    /// In debug builds, if one of them is a field that the connection sets; otherwise that one is left out.
+    pub fn new(fields: impl IntoIterator<Item = (HeaderName, HeaderValue)>) -> Self {
+        let mut lines = HeaderLines::default();
+        for (name, value) in fields {
+            lines.push(&name, &value);
+        }
+        HeaderBlock { text: lines.text.into() }
+    }
+}
 
 /// Header lines of a message to be sent, as they will stand on the wire.
 ///
 /// Names and values come as types of the `http` crate, so no line can break out of its place.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct HeaderLines {
+    shared: Option<HeaderBlock>,
     text: Vec<u8>,
 }
 
 impl HeaderLines {
-    /// Adds a line. Fields that frame the message or the connection are ours to say and are left out.
-    pub(crate) fn push(&mut self, name: &HeaderName, value: &HeaderValue) {
-        if *name == header::CONTENT_LENGTH
-            || *name == header::TRANSFER_ENCODING
-            || *name == header::CONNECTION
-            || *name == header::DATE
-        {
-            debug_assert!(false, "{name} is set by the connection");
-            return;
-        }
-        self.push_line(name.as_str().as_bytes(), value.as_bytes());
+    /// Puts a block of lines in front, or in place of the one that is there.
+    #[inline]
+    pub(crate) fn share(&mut self, block: &HeaderBlock) {
+        self.shared = Some(block.clone());
     }
 
-    pub(crate) fn push_line(&mut self, name: &[u8], value: &[u8]) {
+    /// Adds a line. Fields that frame the message or the connection are ours to say and are left out.
+    #[inline]
+    pub(crate) fn push(&mut self, name: &HeaderName, value: &HeaderValue) {
+        let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
+        if matches!(
+            name,
+            b"content-length" | b"transfer-encoding" | b"connection" | b"date" | b"host"
+        ) {
+            debug_assert!(false, "{name:?} is set by the connection");
+            return;
+        }
         if self.text.capacity() == 0 {
-            self.text.reserve(128);
+            self.text = Vec::with_capacity(LINES_BYTES);
         }
         push_line(&mut self.text, name, value);
     }
 
-    pub(crate) fn as_bytes(&self) -> &[u8] {
-        &self.text
+    #[inline]
+    fn append_to(&self, out: &mut Vec<u8>) {
+        if let Some(shared) = &self.shared {
+            out.extend_from_slice(&shared.text);
+        }
+        if !self.text.is_empty() {
+            out.extend_from_slice(&self.text);
+        }
     }
 
     /// Returns the value of the first line of that name.
     pub(crate) fn first(&self, name: &str) -> Option<&[u8]> {
-        self.text.split(|&byte| byte == b'\n').find_map(|line| {
+        let shared = self.shared.as_ref().map_or(&[][..], |block| &block.text);
+        let mut lines =
+            [shared, &self.text].into_iter().flat_map(|text| text.split(|&byte| byte == b'\n'));
+        lines.find_map(|line| {
             let colon = memchr::memchr(b':', line)?;
             line[..colon]
                 .eq_ignore_ascii_case(name.as_bytes())
@@ -48,6 +97,10 @@ impl HeaderLines {
     }
 }
 
+/// Room made for the lines of a message: enough for those of most.
+const LINES_BYTES: usize = 128;
+
+#[inline]
 fn push_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.reserve(name.len() + value.len() + 4);
     out.extend_from_slice(name);
@@ -74,23 +127,21 @@ pub(crate) enum Persistence {
 pub(crate) fn push_response_head(
     out: &mut Vec<u8>,
     status: StatusCode,
-    date: &[u8],
+    start: &ResponseStart,
     length: BodyLength,
     persistence: Persistence,
     lines: &HeaderLines,
 ) {
-    match status {
-        StatusCode::OK => out.extend_from_slice(b"HTTP/1.1 200 OK\r\ndate: "),
-        status => {
-            out.extend_from_slice(b"HTTP/1.1 ");
-            out.extend_from_slice(status.as_str().as_bytes());
-            out.push(b' ');
-            out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
-            out.extend_from_slice(b"\r\ndate: ");
-        }
+    if status == StatusCode::OK {
+        out.extend_from_slice(start.ok_lines());
+    } else {
+        out.extend_from_slice(b"HTTP/1.1 ");
+        out.extend_from_slice(status.as_str().as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(start.date_line());
     }
-    out.extend_from_slice(date);
-    out.extend_from_slice(b"\r\n");
     let says_length = match (status, length) {
         (StatusCode::NO_CONTENT, _) => false,
         // Of a document that has not changed we need not know the size; zero would be a lie.
@@ -105,7 +156,7 @@ pub(crate) fn push_response_head(
         Persistence::KeepAlive => {}
         Persistence::KeepAliveTold => out.extend_from_slice(b"connection: keep-alive\r\n"),
     }
-    out.extend_from_slice(lines.as_bytes());
+    lines.append_to(out);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -134,7 +185,7 @@ pub(crate) fn push_request_head(
     if expected || length != BodyLength::Exact(0) {
         push_length(out, length);
     }
-    out.extend_from_slice(lines.as_bytes());
+    lines.append_to(out);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -142,49 +193,60 @@ fn push_length(out: &mut Vec<u8>, length: BodyLength) {
     match length {
         BodyLength::Exact(length) => {
             out.extend_from_slice(b"content-length: ");
-            out.extend_from_slice(Decimal::new(length).as_bytes());
-            out.extend_from_slice(b"\r\n");
+            out.extend_from_slice(DecimalLine::new(length).as_bytes());
         }
         BodyLength::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
         BodyLength::UntilClose => {}
     }
 }
 
-/// A number in decimal digits, made without going through the formatting machinery.
-pub(crate) struct Decimal {
-    text: [u8; 20],
+/// A number in decimal digits and the end of its line, made without the formatting machinery.
+struct DecimalLine {
+    text: [u8; 22],
     start: usize,
 }
 
-impl Decimal {
-    pub(crate) fn new(number: u64) -> Self {
-        let mut text = [0; 20];
-        let mut start = text.len();
+impl DecimalLine {
+    #[inline]
+    fn new(number: u64) -> Self {
+        let mut text = [b'\r'; 22];
+        text[21] = b'\n';
+        let mut start = 20;
         let mut rest = number;
         loop {
             start -= 1;
             text[start] = b'0' + (rest % 10) as u8;
             rest /= 10;
             if rest == 0 {
-                return Decimal { text, start };
+                return DecimalLine { text, start };
             }
         }
     }
 
-    pub(crate) fn as_bytes(&self) -> &[u8] {
+    #[inline]
+    fn as_bytes(&self) -> &[u8] {
         &self.text[self.start..]
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use http::header;
+
     use super::*;
 
     fn response(status: StatusCode, length: BodyLength, persistence: Persistence) -> String {
         let mut lines = HeaderLines::default();
         lines.push(&header::CONTENT_TYPE, &HeaderValue::from_static("text/plain"));
         let mut out = Vec::new();
-        push_response_head(&mut out, status, b"(now)", length, persistence, &lines);
+        push_response_head(
+            &mut out,
+            status,
+            &ResponseStart::new("(now)"),
+            length,
+            persistence,
+            &lines,
+        );
         String::from_utf8(out).unwrap()
     }
 
@@ -250,7 +312,8 @@ mod tests {
     #[test]
     fn numbers_are_written_as_everybody_writes_them() {
         for number in [0, 7, 10, 99, 100, 12_345, u64::MAX] {
-            assert_eq!(Decimal::new(number).as_bytes(), number.to_string().as_bytes());
+            let line = format!("{number}\r\n");
+            assert_eq!(DecimalLine::new(number).as_bytes(), line.as_bytes());
         }
     }
 

@@ -4,9 +4,9 @@ use std::fmt;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
-use smallvec::SmallVec;
 
 use crate::framing::BodyLength;
+use crate::intake::HeadBytes;
 
 /// Where in the head one piece of text stands. Heads are at most 65,535 bytes long.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,6 +17,7 @@ pub(crate) struct Span {
 
 impl Span {
     /// The place of `part` within `whole`, of which it must be a piece; else an empty span.
+    #[inline]
     pub(crate) fn of(part: &[u8], whole: &[u8]) -> Self {
         let start = (part.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize);
         if part.is_empty() || start >= whole.len() {
@@ -53,24 +54,71 @@ impl Span {
     }
 }
 
-/// Names and values of one head. Sixteen fields need no allocation beside the text itself.
+/// Names and values of one head. One allocation holds its text and, behind it, a table of where each
+/// field stands: four numbers of 16 bits, little-endian, for start and length of name and of value.
 #[derive(Clone, Default)]
 pub(crate) struct Fields {
-    pub(crate) text: Bytes,
-    pub(crate) spans: SmallVec<[(Span, Span); 16]>,
+    block: Bytes,
+    text_bytes: u16,
+}
+
+/// Bytes of one entry of the table.
+const ENTRY_BYTES: usize = 8;
+
+/// Puts the block of one head together.
+pub(crate) struct FieldsBuilder {
+    block: Vec<u8>,
+    text_bytes: u16,
+}
+
+impl FieldsBuilder {
+    /// Copies the text of a head of at most [`HEAD_BYTES_CEILING`](crate::HEAD_BYTES_CEILING) bytes, with
+    /// `count` fields.
+    #[inline]
+    pub(crate) fn new(head: &[u8], count: usize) -> Self {
+        debug_assert!(u16::try_from(head.len()).is_ok(), "intake takes no longer heads");
+        let mut block = Vec::with_capacity(head.len() + count * ENTRY_BYTES);
+        block.extend_from_slice(head);
+        FieldsBuilder { block, text_bytes: u16::try_from(head.len()).unwrap_or(u16::MAX) }
+    }
+
+    #[inline]
+    pub(crate) fn push(&mut self, name: Span, value: Span) {
+        let numbers = u64::from(name.start)
+            | u64::from(name.bytes) << 16
+            | u64::from(value.start) << 32
+            | u64::from(value.bytes) << 48;
+        self.block.extend_from_slice(&numbers.to_le_bytes());
+    }
+
+    pub(crate) fn finish(self) -> Fields {
+        Fields { block: Bytes::from(self.block), text_bytes: self.text_bytes }
+    }
 }
 
 impl Fields {
+    fn spans(&self) -> impl Iterator<Item = (Span, Span)> {
+        let table = self.block.get(usize::from(self.text_bytes)..).unwrap_or_default();
+        table.as_chunks::<ENTRY_BYTES>().0.iter().map(|entry| {
+            let numbers = u64::from_le_bytes(*entry);
+            let span = |shift: u32| Span {
+                start: (numbers >> shift) as u16,
+                bytes: (numbers >> (shift + 16)) as u16,
+            };
+            (span(0), span(32))
+        })
+    }
+
     fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.spans.iter().map(|(name, value)| (name.text(&self.text), value.within(&self.text)))
+        self.spans().map(|(name, value)| (name.text(&self.block), value.within(&self.block)))
     }
 
     fn first(&self, name: &str) -> Option<&[u8]> {
-        let (_, value) = self.spans.iter().find(|(span, _)| {
+        let (_, value) = self.spans().find(|(span, _)| {
             usize::from(span.bytes) == name.len()
-                && span.within(&self.text).eq_ignore_ascii_case(name.as_bytes())
+                && span.within(&self.block).eq_ignore_ascii_case(name.as_bytes())
         })?;
-        Some(value.within(&self.text))
+        Some(value.within(&self.block))
     }
 
     /// Names only: values hold tokens and cookies, which stay out of logs.
@@ -104,17 +152,17 @@ impl RequestHead {
 
     /// Returns the request target as received: `/path?query`, `http://host/path?query` or `*`.
     pub fn target(&self) -> &str {
-        self.target.text(&self.fields.text)
+        self.target.text(&self.fields.block)
     }
 
     /// Returns the path, still percent-encoded, without the query; `*` for the asterisk form.
     pub fn path(&self) -> &str {
-        self.path.text(&self.fields.text)
+        self.path.text(&self.fields.block)
     }
 
     /// Returns what stands behind the first question mark, still percent-encoded.
     pub fn query(&self) -> Option<&str> {
-        Some(self.query?.text(&self.fields.text))
+        Some(self.query?.text(&self.fields.block))
     }
 
     /// Returns the value of the first field of that name, in whatever case; surrounding space is removed.
@@ -151,16 +199,6 @@ impl RequestHead {
     pub fn expects_continue(&self) -> bool {
         self.expects_continue
     }
-
-    /// Finds path and query in the target; returns whether it has one of the forms a server takes.
-    pub(crate) fn split_target(&mut self) -> bool {
-        let Some((path, query)) = split_target(self.target, &self.fields.text) else {
-            return false;
-        };
-        self.path = path;
-        self.query = query;
-        true
-    }
 }
 
 impl fmt::Debug for RequestHead {
@@ -175,10 +213,15 @@ impl fmt::Debug for RequestHead {
     }
 }
 
-fn split_target(target: Span, text: &[u8]) -> Option<(Span, Option<Span>)> {
-    let bytes = target.within(text);
-    let origin = match bytes {
-        [b'/', ..] => target,
+/// Finds path and query in a target, whose first question mark is at `mark`; `None` if it has none of the
+/// forms that a server takes.
+pub(crate) fn split_target(
+    target: Span,
+    bytes: &[u8],
+    mark: Option<usize>,
+) -> Option<(Span, Option<Span>)> {
+    let path_start = match bytes {
+        [b'/', ..] => 0,
         b"*" => return Some((target, None)),
         _ => {
             let scheme = bytes.iter().position(|&byte| byte == b':')?;
@@ -192,14 +235,12 @@ fn split_target(target: Span, text: &[u8]) -> Option<(Span, Option<Span>)> {
             if host_bytes == 0 {
                 return None;
             }
-            target.behind(scheme + 3 + host_bytes)
+            scheme + 3 + host_bytes
         }
     };
-    let bytes = origin.within(text);
-    match memchr::memchr(b'?', bytes) {
-        Some(mark) => Some((origin.first(mark), Some(origin.behind(mark + 1)))),
-        None => Some((origin, None)),
-    }
+    let path_end = mark.unwrap_or(bytes.len());
+    let path = target.behind(path_start).first(path_end.saturating_sub(path_start));
+    Some((path, mark.map(|mark| target.behind(mark + 1))))
 }
 
 /// The head of a response: status, version and header fields, as they came.
@@ -257,5 +298,18 @@ impl fmt::Debug for ResponseHead {
             .field("header_names", &self.fields.debug_names())
             .field("length", &self.length)
             .finish_non_exhaustive()
+    }
+}
+
+impl HeadBytes for RequestHead {
+    #[inline]
+    fn head_bytes(&self) -> usize {
+        usize::from(self.fields.text_bytes)
+    }
+}
+
+impl HeadBytes for ResponseHead {
+    fn head_bytes(&self) -> usize {
+        usize::from(self.fields.text_bytes)
     }
 }

@@ -1,7 +1,7 @@
 //! Gathers one head out of a stream in which it may come in any number of pieces, in linear time and
 //! bounded memory. Shared by the request and the response codec, which say how a whole head is parsed.
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 use crate::error::MessageError;
 
@@ -11,16 +11,22 @@ pub(crate) struct HeadIntake {
     pending: BytesMut,
 }
 
-/// A parser of heads: returns the length of the head in bytes, or `None` while it is incomplete. The
-/// text that it gets starts with the start line.
+/// A parser of heads. The text that it gets starts with the start line.
 pub(crate) trait ParseHead {
-    type Head;
-    /// Parses `text`, which may go on after the head. `text` is never longer than the longest head.
-    fn parse(&self, text: &[u8]) -> Result<Option<(usize, Self::Head)>, MessageError>;
+    type Head: HeadBytes;
+    /// Parses `text`, which may go on after the head; `None` while it is incomplete. `text` is never longer
+    /// than the longest head.
+    fn parse(&self, text: &[u8]) -> Result<Option<Self::Head>, MessageError>;
     /// Longest head in bytes.
     fn head_bytes_max(&self) -> usize;
     /// Says whether a start line that has no end yet is hopeless.
     fn check_start_line(&self, text: &[u8]) -> Result<(), MessageError>;
+}
+
+/// What a head says of itself.
+pub(crate) trait HeadBytes {
+    /// Returns its length in bytes, blank line included.
+    fn head_bytes(&self) -> usize;
 }
 
 impl HeadIntake {
@@ -34,15 +40,14 @@ impl HeadIntake {
         &mut self,
         input: &mut &[u8],
         parser: &P,
-    ) -> Result<Option<(Bytes, P::Head)>, MessageError> {
+    ) -> Result<Option<P::Head>, MessageError> {
         if self.pending.is_empty() {
             while let Some(rest) = input.strip_prefix(b"\r\n") {
                 *input = rest;
             }
-            if let Some((head_bytes, head)) = parse(input, parser)? {
-                let (text, rest) = input.split_at(head_bytes);
-                *input = rest;
-                return Ok(Some((Bytes::copy_from_slice(text), head)));
+            if let Some(head) = parse(input, parser)? {
+                *input = input.get(head.head_bytes()..).unwrap_or_default();
+                return Ok(Some(head));
             }
             // The first attempt has looked at every byte. From here on, look at new lines only.
             self.pending.extend_from_slice(input);
@@ -56,7 +61,7 @@ impl HeadIntake {
         &mut self,
         input: &mut &[u8],
         parser: &P,
-    ) -> Result<Option<(Bytes, P::Head)>, MessageError> {
+    ) -> Result<Option<P::Head>, MessageError> {
         while !input.is_empty() {
             let line = memchr::memchr(b'\n', input).map_or(*input, |at| &input[..=at]);
             let room = parser.head_bytes_max().saturating_sub(self.pending.len());
@@ -77,9 +82,9 @@ impl HeadIntake {
                 continue;
             }
             return match parse(&self.pending, parser)? {
-                Some((head_bytes, head)) if head_bytes == self.pending.len() => {
-                    let text = std::mem::take(&mut self.pending).freeze();
-                    Ok(Some((text, head)))
+                Some(head) if head.head_bytes() == self.pending.len() => {
+                    self.pending = BytesMut::new();
+                    Ok(Some(head))
                 }
                 _ => Err(MessageError::HeaderMalformed),
             };
@@ -90,7 +95,7 @@ impl HeadIntake {
 
 /// Parses the head at the front of `text`. A refusal has the same status whatever pieces the text came
 /// in: where there are several reasons, a bare line feed is the one that is told.
-fn parse<P: ParseHead>(text: &[u8], parser: &P) -> Result<Option<(usize, P::Head)>, MessageError> {
+fn parse<P: ParseHead>(text: &[u8], parser: &P) -> Result<Option<P::Head>, MessageError> {
     match text.first() {
         None => return Ok(None),
         Some(b'\n') => return Err(MessageError::BareLineFeed),

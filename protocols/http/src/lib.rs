@@ -17,6 +17,7 @@ mod server;
 
 pub use body::{BodyError, IncomingBody};
 pub use client::{ClientError, ClientOptions, ClientRequest, ClientResponse, HttpClient, request};
+pub use encode::HeaderBlock;
 pub use error::MessageError;
 pub use framing::BodyLength;
 pub use head::{RequestHead, ResponseHead};

@@ -2,14 +2,12 @@
 
 use std::mem::MaybeUninit;
 
-use bytes::Bytes;
 use http::Method;
-use smallvec::SmallVec;
 
 use crate::error::MessageError;
 use crate::framing::{BodyDecoder, BodyEvent, BodyLength, FramingFields};
-use crate::head::{Fields, RequestHead, Span};
-use crate::intake::{HeadIntake, ParseHead};
+use crate::head::{Fields, FieldsBuilder, RequestHead, Span, split_target};
+use crate::intake::{HeadBytes, HeadIntake, ParseHead};
 use crate::limits::{HEADER_COUNT_CEILING, Limits, METHOD_BYTES_MAX};
 
 /// Cuts what a client sends into requests. Owns no socket and reads no clock.
@@ -57,7 +55,6 @@ enum State {
 
 /// What [`ServerCodec::next_event`] found.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "a box for each head would cost more than moving it")]
 pub enum RequestEvent<'a> {
     /// A request begins.
     Head(RequestHead),
@@ -115,15 +112,41 @@ impl ServerCodec {
         &mut self,
         input: &mut &[u8],
     ) -> Result<Option<RequestEvent<'a>>, MessageError> {
-        let Some((text, mut head)) = self.intake.next(input, &self.head_limits)? else {
-            return Ok(None);
+        let head = match self.whole_head(input) {
+            Some(head) => head,
+            None => match self.intake.next(input, &self.head_limits)? {
+                Some(head) => head,
+                None => return Ok(None),
+            },
         };
-        head.fields.text = text;
-        if !head.split_target() {
-            return Err(MessageError::TargetInvalid);
-        }
         self.state = State::Body(BodyDecoder::new(head.length, self.body_bytes_max)?);
         Ok(Some(RequestEvent::Head(head)))
+    }
+
+    /// The usual case first: a head that has come in one piece, and is beyond doubt within the limits.
+    #[inline]
+    fn whole_head(&self, input: &mut &[u8]) -> Option<RequestHead> {
+        let limits = &self.head_limits;
+        let is_short = input.len() <= limits.head_bytes_max.min(limits.target_bytes_max);
+        // Not the line ends that may stand in front.
+        let begins = input.first().is_some_and(|&byte| byte > b'\r');
+        if !(is_short && begins && self.intake.is_empty()) {
+            return None;
+        }
+        let head = limits.parse(input).ok()??;
+        *input = input.get(head.head_bytes()..)?;
+        Some(head)
+    }
+
+    /// Takes the whole body of the request whose head was the last event, if that has a fixed length and is
+    /// there; then neither `Body` nor `End` comes any more.
+    #[inline]
+    pub(crate) fn take_whole_body<'a>(&mut self, input: &mut &'a [u8]) -> Option<&'a [u8]> {
+        let State::Body(BodyDecoder::Exact { remaining }) = self.state else { return None };
+        let (body, rest) = input.split_at_checked(usize::try_from(remaining).ok()?)?;
+        *input = rest;
+        self.state = State::Head;
+        Some(body)
     }
 
     /// Returns whether the last request is complete and nothing of a next one has arrived.
@@ -160,7 +183,7 @@ impl ParseHead for HeadLimits {
         Err(MessageError::TargetTooLong { limit: self.target_bytes_max })
     }
 
-    fn parse(&self, text: &[u8]) -> Result<Option<(usize, RequestHead)>, MessageError> {
+    fn parse(&self, text: &[u8]) -> Result<Option<RequestHead>, MessageError> {
         let mut headers = [const { MaybeUninit::uninit() }; HEADER_COUNT_CEILING];
         let mut request = httparse::Request::new(&mut []);
         let room = &mut headers[..self.header_count_max];
@@ -177,20 +200,21 @@ impl ParseHead for HeadLimits {
         if method.len() > METHOD_BYTES_MAX {
             return Err(MessageError::RequestLineMalformed);
         }
-        if target.len() > self.target_bytes_max {
-            return Err(MessageError::TargetTooLong { limit: self.target_bytes_max });
-        }
-        if !is_target(target) {
-            return Err(MessageError::TargetInvalid);
-        }
-        let mut framing = FramingFields::default();
-        let spans = note_fields(&text[..head_bytes], request.headers, &mut framing)?;
         let method = match method {
             "GET" => Method::GET,
             "CONNECT" => return Err(MessageError::MethodNotImplemented),
             other => Method::from_bytes(other.as_bytes())
                 .map_err(|_| MessageError::RequestLineMalformed)?,
         };
+        if target.len() > self.target_bytes_max {
+            return Err(MessageError::TargetTooLong { limit: self.target_bytes_max });
+        }
+        let mark = check_target(target).ok_or(MessageError::TargetInvalid)?;
+        let span = Span::of(target.as_bytes(), text);
+        let (path, query) =
+            split_target(span, target.as_bytes(), mark).ok_or(MessageError::TargetInvalid)?;
+        let mut framing = FramingFields::default();
+        let fields = note_fields(&text[..head_bytes], request.headers, &mut framing)?;
         let length = framing.length(minor_version)?.unwrap_or(BodyLength::Exact(0));
         if minor_version >= 1 && !framing.host {
             return Err(MessageError::HostMissing);
@@ -200,16 +224,16 @@ impl ParseHead for HeadLimits {
         }
         let head = RequestHead {
             method,
-            target: Span::of(target.as_bytes(), text),
-            path: Span::default(),
-            query: None,
+            target: span,
+            path,
+            query,
             minor_version,
             length,
             keep_alive: framing.keeps_alive(minor_version),
             expects_continue: framing.expect_continue && minor_version >= 1,
-            fields: Fields { text: Bytes::new(), spans },
+            fields,
         };
-        Ok(Some((head_bytes, head)))
+        Ok(Some(head))
     }
 }
 
@@ -231,15 +255,16 @@ impl HeadLimits {
 }
 
 /// Checks the ends of the lines, which httparse does not, and makes note of where each field stands.
+#[inline]
 pub(crate) fn note_fields(
     head: &[u8],
     headers: &[httparse::Header<'_>],
     framing: &mut FramingFields,
-) -> Result<SmallVec<[(Span, Span); 16]>, MessageError> {
+) -> Result<Fields, MessageError> {
     if !head.ends_with(b"\r\n\r\n") {
         return Err(MessageError::BareLineFeed);
     }
-    let mut spans = SmallVec::new();
+    let mut fields = FieldsBuilder::new(head, headers.len());
     for header in headers {
         let name = Span::of(header.name.as_bytes(), head);
         // The line before this one. Between them stands nothing else: httparse skips no lines here.
@@ -247,9 +272,9 @@ pub(crate) fn note_fields(
             return Err(MessageError::BareLineFeed);
         }
         framing.note(header.name.as_bytes(), header.value)?;
-        spans.push((name, Span::of(header.value, head)));
+        fields.push(name, Span::of(header.value, head));
     }
-    Ok(spans)
+    Ok(fields.finish())
 }
 
 /// Whether this is a request line of three words that ends like `HTTP/2.0`.
@@ -264,18 +289,38 @@ fn names_other_version(text: &[u8]) -> bool {
 
 /// Whether all characters may stand in a target.
 pub(crate) fn is_target(target: &str) -> bool {
-    target.bytes().all(|byte| TARGET_BYTE[usize::from(byte)])
+    check_target(target).is_some()
 }
+
+/// Returns where the first question mark is, if any; `None` if a character may not stand in a target.
+#[inline]
+fn check_target(target: &str) -> Option<Option<usize>> {
+    let bytes = target.as_bytes();
+    let class = |byte: &u8| TARGET_CLASS[usize::from(*byte)];
+    let Some(mark) = bytes.iter().position(|byte| class(byte) != PLAIN) else { return Some(None) };
+    let (at_mark, behind) = bytes[mark..].split_first()?;
+    let is_valid =
+        class(at_mark) == QUESTION_MARK && behind.iter().all(|byte| class(byte) != REFUSED);
+    is_valid.then_some(Some(mark))
+}
+
+const PLAIN: u8 = 0;
+const QUESTION_MARK: u8 = 1;
+const REFUSED: u8 = 2;
 
 /// What a target may consist of: RFC 3986, and the few characters beyond it that browsers and scripts
 /// send as they are (`"{}|[]`). Controls, space, and bytes beyond ASCII are refused, and so are `#<>\^` and
 /// the backquote.
-static TARGET_BYTE: [bool; 256] = {
-    let mut set = [false; 256];
+static TARGET_CLASS: [u8; 256] = {
+    let mut class = [REFUSED; 256];
     let mut byte = b'!';
     while byte < 0x7f {
-        set[byte as usize] = !matches!(byte, b'#' | b'<' | b'>' | b'\\' | b'^' | b'`');
+        class[byte as usize] = match byte {
+            b'#' | b'<' | b'>' | b'\\' | b'^' | b'`' => REFUSED,
+            b'?' => QUESTION_MARK,
+            _ => PLAIN,
+        };
         byte += 1;
     }
-    set
+    class
 };

@@ -2,13 +2,12 @@
 
 use std::mem::MaybeUninit;
 
-use bytes::Bytes;
 use http::{Method, StatusCode};
 
 use crate::encode::status_allows_body;
 use crate::error::MessageError;
 use crate::framing::{BodyDecoder, BodyEvent, BodyLength, FramingFields};
-use crate::head::{Fields, ResponseHead};
+use crate::head::ResponseHead;
 use crate::intake::{HeadIntake, ParseHead};
 use crate::limits::{HEADER_COUNT_CEILING, Limits};
 use crate::request::note_fields;
@@ -130,7 +129,7 @@ impl ClientCodec {
             return Ok(None);
         };
         loop {
-            let Some((text, mut head)) = self.intake.next(input, &self.head_limits)? else {
+            let Some(mut head) = self.intake.next(input, &self.head_limits)? else {
                 return Ok(None);
             };
             if head.status.is_informational() {
@@ -142,7 +141,6 @@ impl ClientCodec {
                 }
                 continue;
             }
-            head.fields.text = text;
             if *bodyless || !status_allows_body(head.status) {
                 head.length = BodyLength::Exact(0);
             }
@@ -191,7 +189,7 @@ impl ParseHead for HeadLimits {
         Ok(())
     }
 
-    fn parse(&self, text: &[u8]) -> Result<Option<(usize, ResponseHead)>, MessageError> {
+    fn parse(&self, text: &[u8]) -> Result<Option<ResponseHead>, MessageError> {
         let mut headers = [const { MaybeUninit::uninit() }; HEADER_COUNT_CEILING];
         let mut response = httparse::Response::new(&mut []);
         let room = &mut headers[..self.header_count_max];
@@ -216,15 +214,15 @@ impl ParseHead for HeadLimits {
         };
         let status = StatusCode::from_u16(code).map_err(|_| MessageError::StatusLineMalformed)?;
         let mut framing = FramingFields::default();
-        let spans = note_fields(&text[..head_bytes], response.headers, &mut framing)?;
+        let fields = note_fields(&text[..head_bytes], response.headers, &mut framing)?;
         let length = framing.length(minor_version)?.unwrap_or(BodyLength::UntilClose);
         let head = ResponseHead {
             status,
             minor_version,
             length,
             keep_alive: framing.keeps_alive(minor_version),
-            fields: Fields { text: Bytes::new(), spans },
+            fields,
         };
-        Ok(Some((head_bytes, head)))
+        Ok(Some(head))
     }
 }

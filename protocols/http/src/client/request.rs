@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
 
 use crate::body::IncomingBody;
-use crate::encode::{HeaderLines, push_request_head};
+use crate::encode::{HeaderBlock, HeaderLines, push_request_head};
 use crate::error::MessageError;
 use crate::framing::{BodyLength, is_host};
 use crate::head::ResponseHead;
@@ -67,6 +67,13 @@ impl ClientRequest {
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.lines.push(&name, &value);
+        self
+    }
+
+    /// Sends this block of header lines, in front of the fields that are added one by one.
+    #[must_use]
+    pub fn with_headers(mut self, block: &HeaderBlock) -> Self {
+        self.lines.share(block);
         self
     }
 

@@ -257,14 +257,9 @@ impl Connection {
             && length <= WHOLE_BODY_BYTES_MAX
             && length <= input.len() as u64
         {
-            let mut body = Bytes::new();
-            // With all bytes at hand there is one piece, if any, and then the end.
-            while let Ok(Some(event)) = state.codec.next_event(input) {
-                match event {
-                    RequestEvent::Body(data) => body = Bytes::copy_from_slice(data),
-                    RequestEvent::End | RequestEvent::Head(_) => break,
-                }
-            }
+            // With all bytes at hand, the codec has them.
+            let body = state.codec.take_whole_body(input).unwrap_or_default();
+            let body = if body.is_empty() { Bytes::new() } else { Bytes::copy_from_slice(body) };
             return (IncomingBody::whole(body), None);
         }
         let owner: Weak<dyn InflowOwner> = self.me.clone();

@@ -5,24 +5,57 @@ use std::time::{Duration, SystemTime};
 
 use ropewalk::{Instant, Reactor};
 
-/// The text of the present second, as `Sun, 06 Nov 1994 08:49:37 GMT`.
+/// What a response begins with in the present second.
 #[derive(Debug)]
 pub(crate) struct DateCache {
-    text: RefCell<String>,
+    start: RefCell<ResponseStart>,
     valid_until: Cell<Instant>,
+}
+
+/// The first lines of a response, ready to be copied.
+#[derive(Debug)]
+pub(crate) struct ResponseStart {
+    lines: String,
+}
+
+/// How a response that succeeded begins.
+const STATUS_LINE: &str = "HTTP/1.1 200 OK\r\n";
+
+impl ResponseStart {
+    pub(crate) fn new(date: &str) -> Self {
+        ResponseStart { lines: format!("{STATUS_LINE}date: {date}\r\n") }
+    }
+
+    /// Returns status and date line of a response with status 200.
+    #[inline]
+    pub(crate) fn ok_lines(&self) -> &[u8] {
+        self.lines.as_bytes()
+    }
+
+    /// Returns the date line alone.
+    pub(crate) fn date_line(&self) -> &[u8] {
+        &self.lines.as_bytes()[STATUS_LINE.len()..]
+    }
 }
 
 impl DateCache {
     pub(crate) fn new() -> Self {
-        DateCache { text: RefCell::new(String::new()), valid_until: Cell::new(Instant::START) }
+        let start = RefCell::new(ResponseStart::new(""));
+        DateCache { start, valid_until: Cell::new(Instant::START) }
     }
 
-    /// Calls `f` with the text for `now`, which has to be the reactor's present time or just before it.
-    pub(crate) fn with<T>(&self, reactor: &Reactor, now: Instant, f: impl FnOnce(&[u8]) -> T) -> T {
-        if now >= self.valid_until.get() || self.text.borrow().is_empty() {
+    /// Calls `f` with the lines for `now`, which has to be the reactor's present time or just before it.
+    #[inline]
+    pub(crate) fn with<T>(
+        &self,
+        reactor: &Reactor,
+        now: Instant,
+        f: impl FnOnce(&ResponseStart) -> T,
+    ) -> T {
+        if now >= self.valid_until.get() {
             self.refresh(reactor.wall_clock(), now);
         }
-        f(self.text.borrow().as_bytes())
+        f(&self.start.borrow())
     }
 
     #[cold]
@@ -33,8 +66,8 @@ impl DateCache {
             .ok()
             .filter(|time| time.as_secs() < 253_402_300_800)
             .unwrap_or_default();
-        let text = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + since_epoch);
-        *self.text.borrow_mut() = text;
+        let date = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + since_epoch);
+        *self.start.borrow_mut() = ResponseStart::new(&date);
         let left = Duration::from_nanos(1_000_000_000 - u64::from(since_epoch.subsec_nanos()));
         self.valid_until.set(now + left);
     }
@@ -65,7 +98,8 @@ mod tests {
             ),
         ] {
             cache.refresh(wall_clock, Instant::START);
-            assert_eq!(*cache.text.borrow(), expected, "{why}");
+            let line = format!("date: {expected}\r\n");
+            assert_eq!(cache.start.borrow().date_line(), line.as_bytes(), "{why}");
         }
     }
 

@@ -9,7 +9,7 @@ use super::Request;
 use super::connection::{Connection, UNREAD_BYTES_MAX};
 use super::reply::{Reply, Response};
 use crate::body::{BodyError, IncomingBody, Inflow};
-use crate::encode::{Decimal, Persistence, push_response_head, status_allows_body};
+use crate::encode::{Persistence, push_response_head, status_allows_body};
 use crate::framing::BodyLength;
 use crate::head::RequestHead;
 use crate::limits::{DISCARD_BYTES_MAX, INLINE_BODY_BYTES_MAX};
@@ -46,11 +46,21 @@ enum Answer {
     Written,
 }
 
+/// The length of a streamed body and what has to write it.
+type Stream = (BodyLength, Box<dyn FnOnce(BodyWriter)>);
+
 impl Exchange {
-    fn new(number: u64, head: &RequestHead, inflow: Option<Rc<Inflow>>, now: Instant) -> Self {
+    #[inline]
+    fn new(
+        number: u64,
+        context: LogContext,
+        head: &RequestHead,
+        inflow: Option<Rc<Inflow>>,
+        now: Instant,
+    ) -> Self {
         Exchange {
             number,
-            context: LogContext::new(context_name(&mut [0; NAME_BYTES_MAX], &head.method, number)),
+            context,
             inflow,
             answer: Answer::Awaited(None),
             status: StatusCode::OK,
@@ -69,7 +79,7 @@ impl Exchange {
     fn refused(number: u64, now: Instant) -> Self {
         Exchange {
             number,
-            context: LogContext::new(format!("refused-{number}")),
+            context: LogContext::numbered("refused", number),
             inflow: None,
             answer: Answer::Awaited(None),
             status: StatusCode::BAD_REQUEST,
@@ -136,8 +146,9 @@ impl Connection {
         now: Instant,
     ) {
         let server = &self.server;
-        let exchange = Exchange::new(server.number_request(), &head, inflow, now);
-        self.state.borrow_mut().pace.enter(Phase::Answering, now);
+        let number = server.number_request();
+        let context = server.spare_context.take().renew(context_kind(&head.method), number);
+        let exchange = Exchange::new(number, context, &head, inflow, now);
         let request = Request { head, body, peer: self.peer.clone() };
         let reply = exchange.context.run(|| server.handler.handle(request));
         match reply {
@@ -148,14 +159,14 @@ impl Connection {
                         exchange.context.run(|| result.unwrap_or_else(|error| self.failed(&error)));
                     self.answer(transport, exchange, response, now);
                 }
-                Err(deferred) => self.await_answer(exchange, deferred),
+                Err(deferred) => self.await_answer(exchange, deferred, now),
             },
         }
     }
 
-    fn await_answer(&self, exchange: Exchange, deferred: Deferred<Response>) {
+    fn await_answer(&self, exchange: Exchange, deferred: Deferred<Response>, now: Instant) {
         let (number, context) = (exchange.number, exchange.context.clone());
-        self.state.borrow_mut().exchange = Some(exchange);
+        self.keep(exchange, now);
         let me = self.me.clone();
         let watched = context.run(|| {
             deferred.add_both(move |result| {
@@ -245,6 +256,7 @@ impl Connection {
     }
 
     /// Writes a response, or its head and lets the rest be written.
+    #[inline]
     fn answer(
         &self,
         transport: &Transport,
@@ -252,11 +264,32 @@ impl Connection {
         response: Response,
         now: Instant,
     ) {
+        match self.write_response(transport, &mut exchange, response, now) {
+            Some((length, start)) => self.start_stream(transport, exchange, length, start, now),
+            None if exchange.is_complete() => self.complete(transport, exchange, now),
+            None => self.keep(exchange, now),
+        }
+    }
+
+    fn keep(&self, exchange: Exchange, now: Instant) {
+        let mut state = self.state.borrow_mut();
+        state.pace.enter(Phase::Answering, now);
+        state.exchange = Some(exchange);
+    }
+
+    /// Returns what has to write the body, and its length, if it is a stream.
+    fn write_response(
+        &self,
+        transport: &Transport,
+        exchange: &mut Exchange,
+        response: Response,
+        now: Instant,
+    ) -> Option<Stream> {
         let server = &self.server;
         exchange.look_at_unread_body();
         exchange.keep_alive &= !server.is_draining();
         exchange.status = response.status;
-        let is_bodyless = exchange.is_head || !status_allows_body(response.status);
+        exchange.answer = Answer::Written;
         let length = match &response.body {
             OutgoingBody::Whole(bytes) => BodyLength::Exact(bytes.len() as u64),
             OutgoingBody::Stream { length: Some(length), .. } => BodyLength::Exact(*length),
@@ -272,51 +305,35 @@ impl Connection {
             (true, _) => Persistence::KeepAlive,
         };
         let mut out = server.scratch.take();
-        server.date.with(&server.reactor, now, |date| {
-            push_response_head(
-                &mut out,
-                response.status,
-                date,
-                length,
-                persistence,
-                &response.lines,
-            );
+        server.date.with(&server.reactor, now, |start| {
+            let Response { status, lines, .. } = &response;
+            push_response_head(&mut out, *status, start, length, persistence, lines);
         });
-        match response.body {
-            OutgoingBody::Whole(bytes) if !is_bodyless => {
-                let inlines = bytes.len() <= INLINE_BODY_BYTES_MAX;
-                if inlines {
+        let (mut rest, mut stream) = (None, None);
+        if !exchange.is_head && status_allows_body(response.status) {
+            match response.body {
+                OutgoingBody::Whole(bytes) if bytes.len() <= INLINE_BODY_BYTES_MAX => {
                     out.extend_from_slice(&bytes);
                 }
-                self.write(transport, &out);
-                if !inlines {
-                    self.written_bytes.set(self.written_bytes.get() + bytes.len() as u64);
-                    transport.write_bytes(bytes);
-                }
-                exchange.answer = Answer::Written;
-                self.give_back_scratch(out);
-            }
-            OutgoingBody::Stream { start, .. } if !is_bodyless => {
-                self.write(transport, &out);
-                self.give_back_scratch(out);
-                return self.start_stream(transport, exchange, length, start, now);
-            }
-            _ => {
-                self.write(transport, &out);
-                exchange.answer = Answer::Written;
-                self.give_back_scratch(out);
+                OutgoingBody::Whole(bytes) => rest = Some(bytes),
+                OutgoingBody::Stream { start, .. } => stream = Some((length, start)),
             }
         }
-        if exchange.is_complete() {
-            self.complete(transport, exchange, now);
-        } else {
-            self.state.borrow_mut().exchange = Some(exchange);
+        self.write(transport, &out);
+        self.give_back_scratch(out);
+        if let Some(rest) = rest {
+            self.written_bytes.set(self.written_bytes.get() + rest.len() as u64);
+            transport.write_bytes(rest);
         }
+        stream
     }
 
+    #[inline]
     fn give_back_scratch(&self, mut out: Vec<u8>) {
         out.clear();
-        out.shrink_to(SCRATCH_BYTES_MAX);
+        if out.capacity() > SCRATCH_BYTES_MAX {
+            out.shrink_to(SCRATCH_BYTES_MAX);
+        }
         self.server.scratch.replace(out);
     }
 
@@ -330,8 +347,8 @@ impl Connection {
     ) {
         exchange.answer = Answer::Writing;
         let (number, context) = (exchange.number, exchange.context.clone());
+        self.keep(exchange, now);
         let mut state = self.state.borrow_mut();
-        state.exchange = Some(exchange);
         state.pace.expect_reader(self.sent_bytes(transport), now);
         self.arm(&mut state, now);
         drop(state);
@@ -348,6 +365,7 @@ impl Connection {
         }
     }
 
+    #[inline]
     fn complete(&self, transport: &Transport, exchange: Exchange, now: Instant) {
         if let Some(line) = &exchange.line {
             exchange.context.run(|| {
@@ -360,6 +378,7 @@ impl Connection {
             });
         }
         exchange.context.finish();
+        self.server.spare_context.set(exchange.context);
         if !exchange.keep_alive {
             return self.close(
                 transport,
@@ -371,10 +390,14 @@ impl Connection {
         state.pace.enter(Phase::Idle, now);
         if transport.buffered_bytes() > UNREAD_BYTES_MAX {
             state.pace.expect_reader(self.sent_bytes(transport), now);
+            self.arm(&mut state, now);
         } else {
             state.pace.forget_reader();
+            // Nearly always the timer goes off before that, and finds that it has to wait some more.
+            if state.timer_at > now + self.server.limits.idle_timeout {
+                self.arm(&mut state, now);
+            }
         }
-        self.arm(&mut state, now);
     }
 }
 
@@ -400,19 +423,18 @@ impl WriterOwner for Connection {
     }
 }
 
-/// Room for the longest method, a hyphen and twenty digits.
-const NAME_BYTES_MAX: usize = crate::limits::METHOD_BYTES_MAX + 21;
-
-/// Writes `GET-17` into `buffer` without going through the formatting machinery.
-fn context_name<'a>(buffer: &'a mut [u8; NAME_BYTES_MAX], method: &Method, number: u64) -> &'a str {
-    let name = method.as_str().as_bytes();
-    let digits = Decimal::new(number);
-    let mut bytes = 0;
-    for part in [name, b"-", digits.as_bytes()] {
-        if let Some(room) = buffer.get_mut(bytes..bytes + part.len()) {
-            room.copy_from_slice(part);
-            bytes += part.len();
-        }
+/// Returns what stands before the number in the name of a request's context.
+#[inline]
+fn context_kind(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::PUT => "PUT",
+        Method::POST => "POST",
+        Method::DELETE => "DELETE",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        Method::PATCH => "PATCH",
+        Method::TRACE => "TRACE",
+        _ => "OTHER",
     }
-    std::str::from_utf8(&buffer[..bytes]).unwrap_or_default()
 }

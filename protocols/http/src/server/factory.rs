@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 
-use ropewalk::{Address, Deferred, Factory, Protocol, Reactor, Resolver};
+use ropewalk::{Address, Deferred, Factory, LogContext, Protocol, Reactor, Resolver};
 use slab::Slab;
 
 use super::Handler;
@@ -45,6 +45,8 @@ pub(crate) struct Server {
     pub(crate) date: DateCache,
     /// Where heads are put together; empty between uses.
     pub(crate) scratch: RefCell<Vec<u8>>,
+    /// The context of the last request, if nobody else holds it, for the next one.
+    pub(crate) spare_context: Cell<LogContext>,
     connections: RefCell<Slab<Weak<Connection>>>,
     requests: Cell<u64>,
     is_draining: Cell<bool>,
@@ -61,6 +63,7 @@ impl HttpFactory {
             limits,
             date: DateCache::new(),
             scratch: RefCell::new(Vec::with_capacity(4096)),
+            spare_context: Cell::default(),
             connections: RefCell::new(Slab::new()),
             requests: Cell::new(0),
             is_draining: Cell::new(false),

@@ -10,6 +10,7 @@ mod reply;
 use http::StatusCode;
 use ropewalk::Address;
 
+pub(crate) use self::date::ResponseStart;
 pub use self::factory::HttpFactory;
 pub use self::reply::{Reply, Response};
 use crate::body::IncomingBody;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use ropewalk::Deferred;
 
-use crate::encode::HeaderLines;
+use crate::encode::{HeaderBlock, HeaderLines};
 use crate::outgoing::{BodyWriter, OutgoingBody};
 
 /// The answer to a request: there already, or still to come.
@@ -53,6 +53,7 @@ pub struct Response {
 
 impl Response {
     /// Makes a response without fields of its own and without a body.
+    #[inline]
     pub fn new(status: StatusCode) -> Self {
         let body = OutgoingBody::Whole(Bytes::new());
         Response { status, lines: HeaderLines::default(), body }
@@ -71,13 +72,23 @@ impl Response {
     ///
     /// In debug builds, if the field is one that the server sets; otherwise it is left out.
     #[must_use]
+    #[inline]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.lines.push(&name, &value);
         self
     }
 
+    /// Sends this block of header lines, in front of the fields that are added one by one.
+    #[must_use]
+    #[inline]
+    pub fn with_headers(mut self, block: &HeaderBlock) -> Self {
+        self.lines.share(block);
+        self
+    }
+
     /// Sets the body.
     #[must_use]
+    #[inline]
     pub fn with_body(mut self, body: impl Into<Bytes>) -> Self {
         self.body = OutgoingBody::Whole(body.into());
         self
