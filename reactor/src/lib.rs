@@ -1,4 +1,108 @@
 //! A single-threaded event-loop reactor with deferreds.
+//!
+//! Everything a program does happens on one thread, in callbacks and tasks that never wait: what
+//! takes long is done elsewhere and comes back as a [`Deferred`]. There is no lock to forget and no
+//! race between two lines of your code, and a test can hold the clock.
+//!
+//! # A server
+//!
+//! A [`Protocol`] is the far end of one connection, a [`Factory`] makes one for each, and the
+//! [`Transport`] is its wire.
+//!
+//! ```no_run
+//! use std::rc::Rc;
+//! use ropewalk::{Address, ListenOptions, Protocol, Reactor, Transport};
+//!
+//! struct Echo;
+//!
+//! impl Protocol for Echo {
+//!     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+//!         transport.write(data);
+//!     }
+//! }
+//!
+//! fn main() -> std::io::Result<()> {
+//!     let reactor = Reactor::new()?;
+//!     reactor.install_signals()?;
+//!     let factory = |_: &Address| Some(Box::new(Echo) as Box<dyn Protocol>);
+//!     let address = "127.0.0.1:7".parse().expect("an address");
+//!     reactor.listen_tcp(address, Rc::new(factory), ListenOptions::default())?;
+//!     reactor.run()
+//! }
+//! ```
+//!
+//! # Results to come
+//!
+//! A [`Deferred`] is a result that isn't there yet. Callbacks are chained on it, each gets what the one
+//! before gave, and may itself give a deferred, for which the chain waits. A failure passes by the
+//! callbacks to the next errback. The other end, the [`Resolver`], fires once, which the compiler checks;
+//! one that is dropped fails its deferred instead of leaving it hanging.
+//!
+//! ```
+//! use ropewalk::{Deferred, Failure};
+//!
+//! #[derive(Debug, thiserror::Error)]
+//! #[error("no such user: {0}")]
+//! struct NoSuchUser(String);
+//!
+//! fn load_name(user: &str) -> Deferred<String> {
+//!     match user {
+//!         "@anna:hs.example" => Deferred::succeed("Anna".to_owned()),
+//!         _ => Deferred::fail(NoSuchUser(user.to_owned())),
+//!     }
+//! }
+//!
+//! let greeting = load_name("@bob:hs.example")
+//!     .add_errback(|failure| {
+//!         failure.trap::<NoSuchUser>()?; // anything else passes on
+//!         Ok("stranger".to_owned())
+//!     })
+//!     .add_callback(|name| Ok(format!("Hello, {name}!")));
+//! assert_eq!(greeting.into_result().unwrap()?, "Hello, stranger!");
+//! # Ok::<(), Failure>(())
+//! ```
+//!
+//! Deferreds are futures, and a task is a deferred ([`Reactor::spawn`]): straight-line logic reads best as
+//! `async`, seams such as caches, queues and state machines as deferreds.
+//!
+//! For several at once there are [`gather_results`], [`DeferredList`] and [`race`]; for one result that
+//! many wait for, [`ObservableDeferred`]; for taking turns, [`DeferredLock`], [`DeferredSemaphore`] and
+//! [`Linearizer`]; for results worth keeping, [`cache`]. Every deferred can be
+//! [cancelled](Deferred::cancel) and [limited in time](Deferred::with_timeout).
+//!
+//! # Whose work is it?
+//!
+//! A [`LogContext`] names the request or background process that is running, stamps its log lines
+//! ([`logging`]) and counts its costs. It follows the work by itself: whatever is registered, callback,
+//! timer, task or thread job, runs in the context in which it was registered.
+//!
+//! # Off the loop
+//!
+//! [`Reactor::defer_to_thread`] and [`ThreadPool`]s run what would hold up the loop; other threads reach
+//! the loop by [`ReactorRemote::call_from_thread`].
+//!
+//! # Starting and stopping
+//!
+//! A program is a tree of [`Service`]s: started in order, stopped in reverse order, within a time limit.
+//!
+//! # Testing
+//!
+//! [`testing::Clock`] gives a reactor whose time moves by hand and whose network lies in memory. Code
+//! cannot tell the difference.
+//!
+//! ```
+//! use std::time::Duration;
+//! use ropewalk::testing::{Clock, assert_no_result, failure_result_of};
+//! use ropewalk::{Deferred, TimeoutError};
+//!
+//! let clock = Clock::new();
+//! let (answer, _resolver) = Deferred::<u32>::new();
+//! let limited = answer.with_timeout(clock.reactor(), Duration::from_secs(30));
+//! clock.advance(Duration::from_secs(29));
+//! assert_no_result(&limited);
+//! clock.advance(Duration::from_secs(1));
+//! assert!(failure_result_of(limited).is::<TimeoutError>());
+//! ```
 
 mod backend;
 mod background;

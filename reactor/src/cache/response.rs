@@ -19,6 +19,21 @@ use crate::reactor::Reactor;
 /// otherwise. Values are bounded by that time only: keep it short, or the key space small.
 ///
 /// A handle is a cheap clone.
+///
+/// ```
+/// use std::time::Duration;
+/// use ropewalk::Deferred;
+/// use ropewalk::cache::ResponseCache;
+/// use ropewalk::testing::{Clock, success_result_of};
+///
+/// let clock = Clock::new();
+/// let cache = ResponseCache::new(clock.reactor(), Duration::from_secs(30));
+/// let (answer, resolver) = Deferred::new();
+/// let first = cache.wrap(("@anna:hs.example", "s17"), |_| answer);
+/// let retried = cache.wrap(("@anna:hs.example", "s17"), |_| -> Deferred<u32> { unreachable!() });
+/// resolver.callback(18);
+/// assert_eq!((success_result_of(first), success_result_of(retried)), (18, 18));
+/// ```
 pub struct ResponseCache<K, V: Clone + 'static> {
     shared: Rc<Shared<K, V>>,
 }

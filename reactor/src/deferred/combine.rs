@@ -35,6 +35,15 @@ pub fn gather_results<T: 'static>(deferreds: Vec<Deferred<T>>) -> Deferred<Vec<T
 ///
 /// A failure does not win unless all fail. Cancelling cancels all.
 ///
+/// ```
+/// use ropewalk::{Deferred, race};
+///
+/// let (slow, loser) = Deferred::new();
+/// let winner = race(vec![slow, Deferred::succeed("quick")]);
+/// assert_eq!(winner.into_result().unwrap().unwrap(), (1, "quick"));
+/// assert!(loser.is_cancelled());
+/// ```
+///
 /// # Errors
 ///
 /// [`RaceFailed`] if all of them failed, at once if there are none; [`CancelledError`] if all of them
@@ -63,6 +72,15 @@ pub struct RaceFailed {
 }
 
 /// Calls `f` and makes a deferred of whatever comes of it; a panic becomes a failure.
+///
+/// The way to call code that may do either: whoever calls needs to look in one place only.
+///
+/// ```
+/// use ropewalk::{Deferred, Failure, Panicked, maybe_deferred};
+///
+/// let deferred = maybe_deferred(|| -> Result<u32, Failure> { panic!("out of ink") });
+/// assert!(deferred.into_result().unwrap().unwrap_err().is::<Panicked>());
+/// ```
 #[track_caller]
 pub fn maybe_deferred<T: 'static, R: IntoDeferred<T>>(f: impl FnOnce() -> R) -> Deferred<T> {
     match catch_unwind(AssertUnwindSafe(|| f().into_deferred())) {
@@ -208,6 +226,8 @@ impl<K, U: 'static, F: FnOnce(Vec<K>) -> Outcome<U>> Waiting<K, U, F> {
 
 impl<T: 'static> Deferred<T> {
     /// Gives the work `limit` of time; then it is cancelled.
+    ///
+    /// A deferred that has its result is returned as it is.
     ///
     /// # Errors
     ///

@@ -350,6 +350,16 @@ impl<T: 'static> fmt::Debug for Deferred<T> {
 ///
 /// Made by [`Deferred::cancel_handle`]. Owns nothing, so that it can be kept inside what the callbacks
 /// own.
+///
+/// ```
+/// use ropewalk::{CancelledError, Deferred};
+///
+/// let (answer, _resolver) = Deferred::<u32>::new();
+/// let hang_up = answer.cancel_handle();
+/// let doubled = answer.add_callback(|n| Ok(n * 2));
+/// hang_up.cancel();
+/// assert!(doubled.into_result().unwrap().unwrap_err().is::<CancelledError>());
+/// ```
 #[derive(Clone, Default)]
 pub struct CancelHandle(Option<Weak<dyn Head>>);
 

@@ -18,6 +18,17 @@ use crate::ready;
 ///
 /// First come, first served. A free slot is given at once, without a turn of the loop. A handle is a
 /// cheap clone.
+///
+/// ```
+/// use ropewalk::DeferredSemaphore;
+///
+/// let uploads = DeferredSemaphore::new(2);
+/// let guards = [uploads.acquire(), uploads.acquire()].map(|slot| slot.into_result().unwrap());
+/// let third = uploads.acquire();
+/// assert!(!third.is_fired());
+/// drop(guards);
+/// assert!(third.is_fired());
+/// ```
 #[derive(Clone)]
 pub struct DeferredSemaphore {
     slots: Rc<Slots>,
@@ -33,7 +44,7 @@ struct Slots {
 }
 
 impl DeferredSemaphore {
-    /// Makes a semaphore for `holders_max` holders at a time.
+    /// Makes a semaphore for `holders_max` holders at a time. With zero, nobody ever gets a slot.
     pub fn new(holders_max: usize) -> Self {
         Self::with_on_idle(holders_max, None)
     }
