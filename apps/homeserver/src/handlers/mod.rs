@@ -1,6 +1,7 @@
 //! What a request means: one type a subject (sessions, registration, rooms, sync), each taking in
 //! its constructor only what it uses. Nothing here knows paths or HTTP status.
 
+pub(crate) mod access;
 pub mod account_data;
 #[cfg(test)]
 mod account_tests;
@@ -9,9 +10,11 @@ pub mod admin_registration;
 pub mod devices;
 pub mod directory;
 pub(crate) mod generations;
+pub mod history;
 pub mod housekeeping;
 pub mod logins;
 pub(crate) mod member_events;
+pub mod members;
 pub mod membership;
 pub mod messages_send;
 pub mod passwords;
@@ -21,7 +24,6 @@ pub mod rate_limits;
 pub mod receipts;
 pub mod refusal;
 pub mod registration;
-#[expect(dead_code, reason = "the endpoints that use the rest land with the router")]
 pub(crate) mod rendered;
 pub(crate) mod room_error;
 pub mod room_work;
@@ -29,7 +31,6 @@ pub mod rooms;
 pub mod sessions;
 pub mod state;
 pub(crate) mod state_events;
-#[expect(dead_code, reason = "the endpoints that use the rest land with the router")]
 pub mod sync;
 #[cfg(test)]
 pub(crate) mod test_rooms;
@@ -37,7 +38,6 @@ pub(crate) mod test_rooms;
 pub(crate) mod testing;
 pub mod typing;
 pub mod ui_auth;
-#[expect(dead_code, reason = "the endpoints that use the rest land with the router")]
 pub(crate) mod visibility;
 
 pub use refusal::Refusal;

@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 
 use super::generations::GenerationCache;
 use super::sync::filter::{EventFacts, EventForm};
+use crate::model::Membership;
 use crate::model::redact::redacted_json;
 use crate::storage::StorageError;
 use crate::storage::databases::main::shown_events::{self, ShownRow};
@@ -37,8 +38,6 @@ const EVENT_OVERHEAD_BYTES: usize = 200;
 pub(crate) struct RenderedEvent {
     /// Its key: its position in the stream of events.
     pub(crate) key: EventKey,
-    /// Its id.
-    pub(crate) event_id: Box<str>,
     /// Its type.
     pub(crate) event_type: Box<str>,
     /// Its state key, if it is a state event.
@@ -78,10 +77,9 @@ impl RenderedEvent {
         &self.members[self.content.clone()]
     }
 
-    /// Returns the field of its content, if that is text.
-    pub(crate) fn content_text(&self, field: &str) -> Option<String> {
-        let content: Value = serde_json::from_str(self.content()).ok()?;
-        content.get(field)?.as_str().map(str::to_owned)
+    /// Returns the membership that a member event gives.
+    pub(crate) fn membership(&self) -> Option<Membership> {
+        serde_json::from_str(self.content()).ok().and_then(Membership::of_content)
     }
 
     /// Returns what a filter may ask.
@@ -151,6 +149,22 @@ impl RenderedEvent {
     fn size_bytes(&self) -> usize {
         self.members.len() + self.unsigned.len() + EVENT_OVERHEAD_BYTES
     }
+}
+
+/// Writes items as a JSON list.
+pub(crate) fn write_list<T>(
+    out: &mut Vec<u8>,
+    items: impl IntoIterator<Item = T>,
+    mut write: impl FnMut(&mut Vec<u8>, T),
+) {
+    out.push(b'[');
+    for (index, item) in items.into_iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write(out, item);
+    }
+    out.push(b']');
 }
 
 /// Writes text as a JSON string.
@@ -368,7 +382,6 @@ fn finish(
     let transaction = row.transaction()?;
     Ok(RenderedEvent {
         key: row.key()?,
-        event_id: row.event_id()?.into(),
         event_type: row.event_type()?.into(),
         state_key: row.state_key()?.map(Into::into),
         sender: row.sender()?.into(),
@@ -412,6 +425,11 @@ fn with_redacts(content: &str, redacts: &str) -> Result<String, StorageError> {
     let mut content: CanonicalJsonObject = parse(content)?;
     content.insert("redacts".to_owned(), redacts.to_owned().into());
     serde_json::to_string(&content).map_err(|_| damaged("a redaction"))
+}
+
+/// Returns the content of a stored event.
+pub(crate) fn content_of(json: &str) -> Result<&RawValue, StorageError> {
+    parse::<StoredEvent<'_>>(json).map(|stored| stored.content)
 }
 
 fn has_url(content: &str) -> bool {

@@ -7,15 +7,14 @@
 use std::collections::BTreeMap;
 
 use ruma::UserId;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use super::generations::GenerationCache;
+use super::rendered::content_of;
 use crate::model::Membership;
 use crate::model::visibility::{HistoryVisibility, may_see};
 use crate::storage::StorageError;
 use crate::storage::databases::main::shown_events::{self, ShownRow};
-use crate::storage::databases::main::{current_state, memberships, reader_rooms};
+use crate::storage::databases::main::{memberships, reader_rooms};
 use crate::storage::databases::state::groups;
 use crate::storage::engine::Txn;
 use crate::storage::keys::{EventKey, RoomKey, StateGroup};
@@ -42,7 +41,9 @@ impl VisibilityCache {
         }
         let visibility = match groups::entry(txn, state, "m.room.history_visibility", "")? {
             None => HistoryVisibility::Shared,
-            Some(event) => shown_events::by_key(txn, event, |row| visibility_of(row.json()?))?,
+            Some(event) => shown_events::by_key(txn, event, |row| {
+                Ok(HistoryVisibility::of_content(content_of(row.json()?)?))
+            })?,
         };
         self.by_state.keep(state, visibility, 1);
         Ok(visibility)
@@ -104,18 +105,7 @@ pub(crate) struct Sight<'t, 'c> {
 }
 
 impl<'t, 'c> Sight<'t, 'c> {
-    /// Asks how the reader stands to the room.
-    pub(crate) fn new(
-        txn: &'t Txn<'c>,
-        cache: &'t VisibilityCache,
-        reader: &'t UserId,
-        room: RoomKey,
-    ) -> Result<Self, StorageError> {
-        let is_joined = current_state::membership(txn, room, reader)?.as_deref() == Some("join");
-        Self::knowing(txn, cache, reader, room, is_joined)
-    }
-
-    /// As [`new`](Self::new), for a caller who knows whether the reader is in the room now.
+    /// Makes the sight of a reader who is, or is not, in the room now.
     pub(crate) fn knowing(
         txn: &'t Txn<'c>,
         cache: &'t VisibilityCache,
@@ -183,15 +173,4 @@ impl<'t, 'c> Sight<'t, 'c> {
     fn joins_after(&self, event: EventKey) -> bool {
         self.is_joined || self.last_join.is_some_and(|join| join >= event)
     }
-}
-
-fn visibility_of(json: &str) -> Result<HistoryVisibility, StorageError> {
-    #[derive(Deserialize)]
-    struct Event<'a> {
-        #[serde(borrow)]
-        content: &'a RawValue,
-    }
-    let event: Event<'_> = serde_json::from_str(json)
-        .map_err(|_| StorageError::damaged("the JSON of an event cannot be read"))?;
-    Ok(HistoryVisibility::of_content(event.content))
 }

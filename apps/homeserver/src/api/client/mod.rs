@@ -3,6 +3,8 @@
 pub(crate) mod create_room;
 pub(crate) mod directory;
 pub(crate) mod discovery;
+pub(crate) mod history;
+pub(crate) mod members;
 pub(crate) mod membership;
 pub(crate) mod public_rooms;
 pub(crate) mod receipts;

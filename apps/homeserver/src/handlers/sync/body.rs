@@ -7,7 +7,7 @@ use super::StateBlock;
 use super::filter::EventForm;
 use super::summary::Summary;
 use super::timeline::Timeline;
-use crate::handlers::rendered::{Reading, RenderedEvent, write_text};
+use crate::handlers::rendered::{Reading, RenderedEvent, write_list, write_text};
 use crate::storage::databases::main::account_data::AccountDataEntry;
 use crate::streams::StreamToken;
 
@@ -38,26 +38,12 @@ pub(super) fn write_events<T>(
     out: &mut Vec<u8>,
     name: &str,
     events: impl IntoIterator<Item = T>,
-    mut write: impl FnMut(&mut Vec<u8>, T),
+    write: impl FnMut(&mut Vec<u8>, T),
 ) {
     begin_member(out, name);
-    out.extend_from_slice(b"{\"events\":[");
-    write_list(out, events, &mut write);
-    out.extend_from_slice(b"]}");
-}
-
-/// Writes items with commas between them.
-pub(super) fn write_list<T>(
-    out: &mut Vec<u8>,
-    items: impl IntoIterator<Item = T>,
-    mut write: impl FnMut(&mut Vec<u8>, T),
-) {
-    for (index, item) in items.into_iter().enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        write(out, item);
-    }
+    out.extend_from_slice(b"{\"events\":");
+    write_list(out, events, write);
+    out.push(b'}');
 }
 
 /// Writes the name of an object's member, behind a comma unless it is the first.
@@ -115,14 +101,14 @@ impl RoomSection {
         form: &EventForm,
         reading: Reading<'_>,
     ) {
-        out.extend_from_slice(b"{\"timeline\":{\"events\":[");
+        out.extend_from_slice(b"{\"timeline\":{\"events\":");
         write_list(out, &self.timeline.events, |out, placed| {
             placed.event.write_as(out, form, reading);
         });
         // Writing to memory cannot fail.
         let _ = write!(
             out,
-            "],\"limited\":{},\"prev_batch\":\"{}\"}}",
+            ",\"limited\":{},\"prev_batch\":\"{}\"}}",
             self.timeline.limited, self.timeline.prev_batch
         );
         let SectionKind { block, is_joined } = kind;

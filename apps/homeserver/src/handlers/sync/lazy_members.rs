@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 
-use crate::storage::keys::{EventKey, RoomKey};
+use crate::storage::keys::RoomKey;
 
 /// How many members are remembered for one device. Past that it is sent some a second time.
 const MEMBERS_PER_DEVICE_MAX: usize = 2_000;
@@ -20,47 +20,31 @@ const DEVICES_MAX: usize = 5_000;
 /// What one device has been sent.
 #[derive(Debug, Default)]
 pub(crate) struct SentMembers {
-    sent: BTreeMap<(RoomKey, Box<str>), Sent>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Sent {
-    event: EventKey,
-    /// The events position of the response's `next_batch`.
-    at: i64,
+    /// By room and user: the events position of the `next_batch` of the response that had it.
+    sent: BTreeMap<(RoomKey, Box<str>), i64>,
 }
 
 impl SentMembers {
     /// Begins a response to a request that asks from `since`: what was sent later did not arrive.
     pub(crate) fn begin(&mut self, since: Option<i64>) {
         match since {
-            Some(since) => self.sent.retain(|_, sent| sent.at <= since),
+            Some(since) => self.sent.retain(|_, at| *at <= since),
             None => self.sent.clear(),
         }
     }
 
-    /// Whether the device has this member event of this room.
-    pub(crate) fn has(&self, room: RoomKey, user_id: &str, event: EventKey) -> bool {
-        let key = (room, Box::from(user_id));
-        self.sent.get(&key).is_some_and(|sent| sent.event == event)
-    }
-
-    /// Whether the device has any member event of this user in this room.
-    pub(crate) fn has_any(&self, room: RoomKey, user_id: &str) -> bool {
+    /// Whether the device has a member event of this user in this room. A later one reaches it by the
+    /// timeline or, over a gap, among the state that changed.
+    pub(crate) fn has(&self, room: RoomKey, user_id: &str) -> bool {
         self.sent.contains_key(&(room, Box::from(user_id)))
     }
 
     /// Notes that a response up to position `at` holds this member event.
-    pub(crate) fn note(&mut self, room: RoomKey, user_id: &str, event: EventKey, at: i64) {
+    pub(crate) fn note(&mut self, room: RoomKey, user_id: &str, at: i64) {
         if self.sent.len() >= MEMBERS_PER_DEVICE_MAX {
             self.sent.clear();
         }
-        self.sent.insert((room, user_id.into()), Sent { event, at });
-    }
-
-    /// Forgets a room, for a device that is told of it from scratch.
-    pub(crate) fn forget_room(&mut self, room: RoomKey) {
-        self.sent.retain(|(of, _), _| *of != room);
+        self.sent.insert((room, user_id.into()), at);
     }
 }
 
@@ -111,27 +95,24 @@ mod tests {
     fn a_member_is_known_only_when_the_client_has_come_back() {
         let mut sent = SentMembers::default();
         sent.begin(None);
-        sent.note(ROOM, "@anna:hs", EventKey(3), 10);
+        sent.note(ROOM, "@anna:hs", 10);
         // The same question again: the answer got lost.
         sent.begin(None);
-        assert!(!sent.has(ROOM, "@anna:hs", EventKey(3)));
-        sent.note(ROOM, "@anna:hs", EventKey(3), 10);
+        assert!(!sent.has(ROOM, "@anna:hs"));
+        sent.note(ROOM, "@anna:hs", 10);
         sent.begin(Some(9));
-        assert!(!sent.has(ROOM, "@anna:hs", EventKey(3)), "asks from before the answer");
-        sent.note(ROOM, "@anna:hs", EventKey(3), 10);
+        assert!(!sent.has(ROOM, "@anna:hs"), "asks from before the answer");
+        sent.note(ROOM, "@anna:hs", 10);
         sent.begin(Some(10));
-        assert!(sent.has(ROOM, "@anna:hs", EventKey(3)));
-        assert!(!sent.has(ROOM, "@anna:hs", EventKey(4)), "a newer member event is news");
-        assert!(!sent.has(RoomKey(2), "@anna:hs", EventKey(3)), "another room");
-        sent.forget_room(ROOM);
-        assert!(!sent.has_any(ROOM, "@anna:hs"));
+        assert!(sent.has(ROOM, "@anna:hs"));
+        assert!(!sent.has(RoomKey(2), "@anna:hs"), "another room");
     }
 
     #[test]
     fn neither_members_nor_devices_are_remembered_without_end() {
         let mut sent = SentMembers::default();
         for number in 0..3 * MEMBERS_PER_DEVICE_MAX {
-            sent.note(ROOM, &format!("@u{number}:hs"), EventKey(1), 1);
+            sent.note(ROOM, &format!("@u{number}:hs"), 1);
             assert!(sent.sent.len() <= MEMBERS_PER_DEVICE_MAX);
         }
         let mut lazy = LazyMembers::default();

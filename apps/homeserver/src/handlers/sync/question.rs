@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ruma::push::Ruleset;
-use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId};
+use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId, UserId};
 
 use super::StateBlock;
 use super::body::{self, SectionKind};
@@ -189,7 +189,7 @@ impl Question {
         mut account_data: AccountDataByRoom,
         next_batch: &StreamToken,
     ) -> Result<RoomSections, StorageError> {
-        let ignored = ignored_users(txn, self)?;
+        let ignored = ignored_users(txn, &self.user_id)?;
         let renderer = Renderer::new(txn, &self.caches.events, &self.filter.form);
         let reader = RoomReader { question: self, txn, renderer, ignored: &ignored, next_batch };
         if let Some(sent) = &self.sent_members {
@@ -289,17 +289,17 @@ impl RoomSections {
 }
 
 /// Reads whose messages the reader does not want to see.
-fn ignored_users(
+pub(crate) fn ignored_users(
     txn: &Txn<'_>,
-    question: &Question,
+    reader: &UserId,
 ) -> Result<BTreeSet<OwnedUserId>, StorageError> {
-    let list = account_data::find(txn, &question.user_id, None, "m.ignored_user_list")?;
-    Ok(list.map(|content| ignored_in(&content, &question.user_id)).unwrap_or_default())
+    let list = account_data::find(txn, reader, None, "m.ignored_user_list")?;
+    Ok(list.map(|content| ignored_in(&content, reader)).unwrap_or_default())
 }
 
 /// Returns the users that an `m.ignored_user_list` names. Nobody ignores himself; what is no user id
 /// is passed over.
-pub(crate) fn ignored_in(content: &str, reader: &ruma::UserId) -> BTreeSet<OwnedUserId> {
+fn ignored_in(content: &str, reader: &UserId) -> BTreeSet<OwnedUserId> {
     let content: serde_json::Value = serde_json::from_str(content).unwrap_or_default();
     let Some(users) = content.get("ignored_users").and_then(|users| users.as_object()) else {
         return BTreeSet::new();

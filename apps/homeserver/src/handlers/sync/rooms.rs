@@ -262,7 +262,7 @@ where
             let wanted: Vec<&str> = senders(states.timeline)
                 .filter(|&user_id| {
                     members == Members::LazyRedundant
-                        || !sent.as_ref().is_some_and(|sent| sent.has_any(states.room, user_id))
+                        || !sent.as_ref().is_some_and(|sent| sent.has(states.room, user_id))
                 })
                 .collect();
             drop(sent);
@@ -300,7 +300,7 @@ where
         let unknown: Vec<&str> = heroes
             .iter()
             .map(String::as_str)
-            .filter(|hero| !sent.as_ref().is_some_and(|sent| sent.has_any(room, hero)))
+            .filter(|hero| !sent.as_ref().is_some_and(|sent| sent.has(room, hero)))
             .collect();
         drop(sent);
         add_missing(state, states.members(unknown.into_iter())?);
@@ -317,7 +317,7 @@ where
         let events = timeline.events.iter().map(|placed| &placed.event).chain(state);
         for event in events.filter(|event| event.is_member_event()) {
             if let Some(user_id) = &event.state_key {
-                sent.note(room, user_id, event.key, self.upto());
+                sent.note(room, user_id, self.upto());
             }
         }
     }
