@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 
-use ropewalk::{Deferred, Failure, LogContext, Reactor, Resolver};
+use ropewalk::{Deferred, Failure, LogContext, Protocol, Reactor, Resolver, Transport};
 
 use super::connection::{ClientConnection, ClientProtocol};
 use super::request::{ClientRequest, ClientResponse};
@@ -40,11 +40,28 @@ pub struct HttpClient {
 impl HttpClient {
     /// Makes a client for the host at `address`. Nothing is connected yet.
     pub fn new(reactor: &Reactor, address: SocketAddr, options: ClientOptions) -> Self {
+        let connect = move |reactor: &Reactor, protocol| reactor.connect_tcp(address, protocol);
+        HttpClient::with_connector(reactor, connect, options)
+    }
+
+    /// Makes a client whose connections are made by `connect`: over TLS, or to one of several addresses.
+    ///
+    /// `connect` has to put the protocol that it gets on a new connection to always the same host.
+    /// Nothing is connected yet.
+    ///
+    /// Over TLS, with the name and the configuration of `rustls` in hand, that is
+    /// `move |reactor, protocol| reactor.connect_tls(address, name.clone(), Arc::clone(&config), protocol)`.
+    pub fn with_connector(
+        reactor: &Reactor,
+        connect: impl Fn(&Reactor, Box<dyn Protocol>) -> Deferred<Transport> + 'static,
+        options: ClientOptions,
+    ) -> Self {
         let pool = Pool {
             reactor: reactor.clone(),
-            address,
+            connector: Box::new(connect),
             options,
             idle: RefCell::new(Vec::new()),
+            made_count: Cell::new(0),
             open_count: Cell::new(0),
             waiting: RefCell::new(VecDeque::new()),
         };
@@ -98,7 +115,6 @@ impl fmt::Debug for HttpClient {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("HttpClient")
-            .field("address", &self.pool.address)
             .field("connection_count", &self.connection_count())
             .finish_non_exhaustive()
     }
@@ -125,9 +141,13 @@ pub(super) enum Stage {
     Waiting,
 }
 
+/// What makes the connections.
+type Connector = Box<dyn Fn(&Reactor, Box<dyn Protocol>) -> Deferred<Transport>>;
+
 pub(super) struct Pool {
     pub(super) reactor: Reactor,
-    address: SocketAddr,
+    connector: Connector,
+    made_count: Cell<u64>,
     pub(super) options: ClientOptions,
     /// The one that was used last is at the end, and used next: the others may grow old.
     idle: RefCell<Vec<Rc<ClientConnection>>>,
@@ -154,8 +174,9 @@ impl Pool {
         let protocol = Box::new(ClientProtocol::new(Rc::clone(&connection)));
         let stage = Rc::clone(&pending.stage);
         // The connection may outlive the request that it is made for, so it does not run in its context.
-        let context = LogContext::new(format!("http-client-{}", self.address));
-        let connecting = context.run(|| self.reactor.connect_tcp(self.address, protocol));
+        self.made_count.set(self.made_count.get() + 1);
+        let context = LogContext::numbered("http-client", self.made_count.get());
+        let connecting = context.run(|| (self.connector)(&self.reactor, protocol));
         let pool = Rc::clone(self);
         let connected = connecting
             .with_timeout(&self.reactor, self.options.connect_timeout)

@@ -475,3 +475,23 @@ fn an_address_where_nobody_listens_fails_the_request() {
     clock.pump();
     assert!(failure_result_of(response).is::<ConnectError>());
 }
+
+#[test]
+fn connections_are_made_as_the_connector_says() {
+    let clock = Clock::new();
+    let script = Script::default();
+    let address = script.listen(&clock);
+    let asked = Rc::new(RefCell::new(0));
+    let count = Rc::clone(&asked);
+    let connect = move |reactor: &ropewalk::Reactor, protocol| {
+        *count.borrow_mut() += 1;
+        reactor.connect_tcp(address, protocol)
+    };
+    let client = HttpClient::with_connector(clock.reactor(), connect, options());
+    let response = client.request(get("/")).add_callback(text_of);
+    clock.pump();
+    script.transport(0).write(OK.as_bytes());
+    clock.pump();
+    assert_eq!(success_result_of(response), "ok");
+    assert_eq!(*asked.borrow(), 1);
+}
