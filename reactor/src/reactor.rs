@@ -310,7 +310,8 @@ impl Reactor {
     }
 
     /// Calls `f` on the loop whenever the process receives this signal, in place of what the
-    /// system would do. Arrivals in quick succession may be delivered as one.
+    /// system would do, until the reactor stops. Arrivals in quick succession may be delivered as
+    /// one. Several callbacks for one signal are all called.
     ///
     /// # Errors
     ///
@@ -319,7 +320,7 @@ impl Reactor {
         SignalSource::watch(&self.core, signal, Box::new(f))
     }
 
-    /// Makes SIGINT and SIGTERM stop the loop.
+    /// Makes SIGINT and SIGTERM stop the loop. Once that has ended, they end the process again.
     ///
     /// # Errors
     ///

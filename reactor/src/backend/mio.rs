@@ -1,14 +1,15 @@
 //! The real backend: mio over the operating system's poll mechanism.
 
 use std::cell::RefCell;
-use std::io::{self, Read};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use mio::net::{TcpStream, UnixStream};
+use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
 
+use super::signal_pipe::SignalPipe;
 use super::{Alarm, Backend, Event, Readiness, SignalWatch, Stopwatch};
 use crate::clock::{Instant, SystemClock};
 use crate::signals::Signal;
@@ -135,33 +136,9 @@ impl Backend for MioBackend {
     }
 
     fn watch_signal(&self, signal: Signal, key: Key) -> io::Result<SignalWatch> {
-        let (mut receiver, sender) = UnixStream::pair()?;
-        self.registry.register(&mut receiver, token(key), Interest::READABLE)?;
-        let id = signal_hook::low_level::pipe::register(signal.number(), sender)?;
-        Ok(SignalWatch::Pipe(SignalPipe { receiver, id }))
-    }
-}
-
-/// The reading end of the pipe that a signal's arrival writes to.
-pub(crate) struct SignalPipe {
-    receiver: UnixStream,
-    id: signal_hook::SigId,
-}
-
-impl SignalPipe {
-    pub(super) fn take_arrivals(&self) -> bool {
-        let mut arrived = false;
-        let mut bytes = [0; 64];
-        while (&self.receiver).read(&mut bytes).is_ok_and(|count| count > 0) {
-            arrived = true;
-        }
-        arrived
-    }
-}
-
-impl Drop for SignalPipe {
-    fn drop(&mut self) {
-        signal_hook::low_level::unregister(self.id);
+        let mut pipe = SignalPipe::open(signal)?;
+        self.registry.register(&mut pipe.receiver, token(key), Interest::READABLE)?;
+        Ok(SignalWatch::Pipe(pipe))
     }
 }
 

@@ -6,6 +6,7 @@
 
 pub(crate) mod manual;
 pub(crate) mod mio;
+mod signal_pipe;
 
 use std::io;
 use std::net::SocketAddr;
@@ -123,7 +124,7 @@ impl Alarm {
 /// Keeps a signal watched as long as it lives.
 pub(crate) enum SignalWatch {
     Manual,
-    Pipe(mio::SignalPipe),
+    Pipe(signal_pipe::SignalPipe),
 }
 
 impl SignalWatch {

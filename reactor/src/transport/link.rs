@@ -96,6 +96,8 @@ pub(super) mod flag {
     pub(crate) const CLOSE_NOTIFIED: u32 = 1 << 18;
     /// It is over for the protocol, but the stream is kept until the peer has had everything.
     pub(crate) const LINGERING: u32 = 1 << 19;
+    /// The context was made for this connection, and is finished with it.
+    pub(crate) const OWNS_CONTEXT: u32 = 1 << 20;
 }
 
 impl State {
@@ -134,8 +136,10 @@ pub(crate) struct Setup {
 impl Link {
     /// Puts a protocol on a stream that is connected. The protocol is told so now, or once the TLS
     /// handshake is done.
+    ///
+    /// The context is taken to be this connection's own.
     pub(crate) fn establish(core: &Rc<Core>, setup: Setup) -> io::Result<Rc<Link>> {
-        let link = Link::insert(core, setup, 0)?;
+        let link = Link::insert(core, setup, flag::OWNS_CONTEXT)?;
         link.stream_connected(core);
         Ok(link)
     }
@@ -336,9 +340,13 @@ impl Link {
         if let Some(told) = self.connecting.take() {
             told(Err(reason.clone()));
         }
-        let Some(mut protocol) = self.protocol.take() else { return };
-        if self.state.has(flag::MADE) {
+        if let Some(mut protocol) = self.protocol.take()
+            && self.state.has(flag::MADE)
+        {
             protocol.connection_lost(reason);
+        }
+        if self.state.has(flag::OWNS_CONTEXT) {
+            self.context.finish();
         }
     }
 

@@ -341,7 +341,6 @@ fn who_holds_the_loop_is_charged_and_reported() {
     assert!(charged >= Duration::from_millis(120), "{charged:?}");
     let lines = lines.take();
     let held: Vec<_> = lines.iter().filter(|line| line.contains("held the loop")).collect();
-    assert_eq!(held.len(), 2, "{lines:?}");
     assert!(held.iter().any(|line| line.contains("context=request")), "{lines:?}");
     assert!(held.iter().any(|line| line.contains("context=sentinel")), "{lines:?}");
 }

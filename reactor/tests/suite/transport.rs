@@ -409,25 +409,35 @@ fn each_accepted_connection_runs_in_a_context_of_its_own() {
     let clock = Clock::new();
     let reactor = clock.reactor();
     let names = Diary::default();
-    let seen = Rc::clone(&names);
+    let contexts = Rc::new(RefCell::new(Vec::new()));
+    let (seen, seen_contexts) = (Rc::clone(&names), Rc::clone(&contexts));
     let factory = move |_: &Address| -> Option<Box<dyn Protocol>> {
-        let seen = Rc::clone(&seen);
+        let (seen, contexts) = (Rc::clone(&seen), Rc::clone(&seen_contexts));
         Some(Box::new(OnData(move |_: &Transport, _: &[u8]| {
             note(&seen, LogContext::current().name());
+            contexts.borrow_mut().push(LogContext::current());
         })))
     };
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let request = LogContext::new("starting-up");
     let port =
         request.run(|| reactor.listen_tcp(any, Rc::new(factory), Default::default())).unwrap();
+    let mut transports = Vec::new();
     for _ in 0..2 {
         let connected = reactor.connect_tcp(port.local_address(), Box::new(Echo));
         clock.pump();
-        success_result_of(connected).write(b"x");
+        let transport = success_result_of(connected);
+        transport.write(b"x");
+        transports.push(transport);
         clock.pump();
     }
     let number = port.local_address().port();
     assert_eq!(read(&names), [format!("tcp-{number}-1"), format!("tcp-{number}-2")]);
+    let context = contexts.borrow()[0].clone();
+    assert!(!context.is_finished());
+    transports[0].lose_connection();
+    clock.pump();
+    assert!(context.is_finished(), "with its connection");
     assert!(LogContext::current().is_sentinel());
 }
 
