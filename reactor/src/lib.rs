@@ -137,7 +137,7 @@ pub use context::{LogContext, Scope, Usage};
 pub use deferred::{
     CancelHandle, Deferred, DeferredList, DeferredLock, DeferredSemaphore, Guard, IntoDeferred,
     Linearizer, ObservableDeferred, RaceFailed, Resolver, ResultTaken, UnhandledFailure,
-    gather_results, maybe_deferred, race,
+    WaitsForItself, gather_results, maybe_deferred, race,
 };
 pub use failure::{CancelledError, Failure, Panicked, ResolverDropped, TimeoutError};
 pub use flow::{Consumer, Producer, Streaming};

@@ -335,6 +335,7 @@ impl PoolState {
             if let Some(waiting) = waiting {
                 waiting.refuse(Failure::plain(CancelledError));
             }
+            self.tell_if_stopped();
         }
     }
 

@@ -335,6 +335,11 @@ impl<T: 'static> From<Result<T, Failure>> for Deferred<T> {
     }
 }
 
+/// A callback returned the deferred of its own chain, whose result would have had to come from it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("a callback returned the deferred of its own chain, which would wait for itself for ever")]
+pub struct WaitsForItself;
+
 /// The result of a deferred was asked for again after it had been awaited.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("the deferred has given its result already, to whoever awaited it")]

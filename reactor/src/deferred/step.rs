@@ -17,7 +17,7 @@ use std::rc::{Rc, Weak};
 use std::task::Waker;
 
 use super::unhandled::Unhandled;
-use super::{Deferred, IntoDeferred};
+use super::{Deferred, IntoDeferred, WaitsForItself};
 use crate::context::{self, LogContext};
 use crate::failure::{CancelledError, Failure};
 use crate::ready;
@@ -371,6 +371,10 @@ impl<U: 'static, F: 'static> Node<U, Step<F>> {
     fn wait_for(self: Rc<Self>, deferred: Deferred<U>, run: &mut Run) -> Option<Rc<dyn Link>> {
         match deferred.into_parts() {
             Ok(outcome) => self.pass_on(outcome, run),
+            // Its result would have to come from this very step, which would then wait for ever.
+            Err((_, head)) if run.is_at(&head) => {
+                self.pass_on(Err(Failure::new(WaitsForItself)), run)
+            }
             Err((tail, head)) => {
                 tail.attach(Rc::new(Outer { step: Cell::new(Some(self)) }));
                 run.wait_for(&head);
@@ -560,6 +564,11 @@ impl Run {
             let before = context::swap(context.clone());
             self.home.get_or_insert(before);
         }
+    }
+
+    /// Whether the chain that starts at `head` is the one that runs now.
+    fn is_at(&self, head: &Rc<dyn Head>) -> bool {
+        self.head.as_ref().is_some_and(|running| Rc::ptr_eq(running, head))
     }
 
     /// Notes that the chain goes on when the one that starts at `inner` has its result.

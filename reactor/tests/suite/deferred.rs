@@ -8,7 +8,8 @@ use std::task::{Context, Poll, Waker};
 
 use ropewalk::testing::{UnhandledErrors, assert_no_result, failure_result_of, success_result_of};
 use ropewalk::{
-    CancelledError, Deferred, Failure, LogContext, Panicked, ResolverDropped, ResultTaken, logging,
+    CancelledError, Deferred, Failure, LogContext, Panicked, ResolverDropped, ResultTaken,
+    WaitsForItself, logging,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -302,6 +303,23 @@ fn a_callback_may_fire_another_chain_which_runs_at_once() {
     .detach();
     fire_one.callback(());
     assert_eq!(trace.text(), "one two one again");
+}
+
+#[test]
+fn a_callback_that_returns_its_own_chain_fails_instead_of_waiting_for_ever() {
+    let slot: Rc<RefCell<Option<Deferred<u32>>>> = Rc::default();
+    let (deferred, resolver) = Deferred::new();
+    let (inside, seen) = (slot.clone(), Rc::new(Cell::new(false)));
+    let flag = seen.clone();
+    let deferred = deferred
+        .add_callback(move |()| inside.take().expect("the test has put it there"))
+        .add_errback(move |failure| {
+            flag.set(failure.is::<WaitsForItself>());
+            Ok(0)
+        });
+    *slot.borrow_mut() = Some(deferred);
+    resolver.callback(());
+    assert!(seen.get());
 }
 
 #[test]

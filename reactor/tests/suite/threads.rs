@@ -146,6 +146,17 @@ fn a_stopped_pool_finishes_what_it_took_and_takes_no_more() {
 }
 
 #[test]
+fn cancelling_the_last_job_of_a_stopped_pool_ends_the_wait() {
+    let clock = Clock::new();
+    let pool = clock.reactor().thread_pool(ThreadPoolOptions::new("sim"));
+    let job = pool.defer(|| Ok::<_, Failure>(1));
+    let stopped = pool.stop(LIMIT);
+    job.cancel();
+    failure_result_of(job);
+    assert_eq!(success_result_of(stopped), 0);
+}
+
+#[test]
 fn a_thread_that_does_not_end_in_time_is_abandoned() {
     let reactor = reactor();
     let pool = reactor.thread_pool(ThreadPoolOptions::new("stuck").threads(1));
