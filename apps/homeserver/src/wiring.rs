@@ -38,6 +38,9 @@ use crate::model::{EventSigner, RoomVersion};
 use crate::storage::engine::{Database, Durability};
 use crate::storage::schema;
 
+#[cfg(test)]
+mod tests;
+
 /// How long requests that are under way at SIGTERM may take until the process ends without them.
 const STOP_LIMIT: Duration = Duration::from_secs(8);
 

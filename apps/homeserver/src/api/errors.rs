@@ -98,7 +98,8 @@ fn status_of(kind: &ErrorKind) -> StatusCode {
         | ErrorKind::NotJson
         | ErrorKind::InvalidParam
         | ErrorKind::MissingParam => StatusCode::BAD_REQUEST,
-        ErrorKind::Forbidden
+        ErrorKind::BadState
+        | ErrorKind::Forbidden
         | ErrorKind::GuestAccessForbidden
         | ErrorKind::ThreepidDenied
         | ErrorKind::UserDeactivated

@@ -378,6 +378,8 @@ fn parse<R: IncomingRequest>(raw: &Raw, body: &[u8], arguments: &[String]) -> Re
     if let Some(content_type) = &raw.content_type {
         request = request.header(http::header::CONTENT_TYPE, &content_type[..]);
     }
+    // Clients join and leave with and without an empty object; ruma wants it for some endpoints.
+    let body = if body.is_empty() && raw.method == Method::POST { b"{}" } else { body };
     let request = request
         .body(body)
         .map_err(|error| Refusal::invalid_param(format!("request head: {error}")))?;

@@ -3,6 +3,7 @@
 use ruma::api::client::state::get_state_event_for_key::v3::StateEventFormat;
 use ruma::api::client::state::{get_state_event_for_key, get_state_events, send_state_event};
 
+use super::send::check_content;
 use crate::api::router::{Call, Router};
 use crate::handlers::sessions::Requester;
 use crate::handlers::state::{EntryName, RoomState, Shape};
@@ -27,6 +28,7 @@ pub(crate) fn routes(router: &mut Router, state: &RoomState) {
         move |call: Call<Requester>, request: send_state_event::v3::Request| {
             let state = setter.clone();
             async move {
+                check_content(&call.body)?;
                 let name = EntryName {
                     room_id: request.room_id,
                     event_type: call.argument(EVENT_TYPE).to_owned(),

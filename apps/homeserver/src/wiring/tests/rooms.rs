@@ -1,0 +1,265 @@
+//! What clients do to rooms, from the HTTP request to the database and back.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::TestServer;
+
+fn server() -> TestServer {
+    let server = TestServer::new();
+    for name in ["ann", "bob", "eve"] {
+        server.add_user(name);
+    }
+    server
+}
+
+fn create(server: &TestServer, who: &str, body: Value) -> String {
+    let answer = server.ok("POST", "createRoom", who, body);
+    answer["room_id"].as_str().expect("a room id").to_owned()
+}
+
+#[test]
+fn two_people_talk() {
+    let server = server();
+    let room = create(&server, "ann", json!({"name": "Hall", "invite": ["@bob:localhost"]}));
+    assert_eq!(
+        server.refused("POST", &format!("rooms/{room}/join"), "eve", json!({})),
+        (403, "M_FORBIDDEN".to_owned())
+    );
+    // Without a body, as some clients send it.
+    let joined = server.ok("POST", &format!("join/{room}"), "bob", Value::Null);
+    assert_eq!(joined, json!({"room_id": room}));
+    let rooms = server.ok("GET", "joined_rooms", "bob", Value::Null);
+    assert_eq!(rooms, json!({"joined_rooms": [room]}));
+
+    let path = format!("rooms/{room}/send/m.room.message/t1");
+    let first = server.ok("PUT", &path, "bob", json!({"msgtype": "m.text", "body": "hi"}));
+    let again = server.ok("PUT", &path, "bob", json!({"msgtype": "m.text", "body": "hi"}));
+    assert_eq!(first, again, "one transaction");
+    let other = server.ok("PUT", &path, "ann", json!({"msgtype": "m.text", "body": "hi"}));
+    assert_ne!(first, other);
+
+    let event_id = first["event_id"].as_str().expect("an event id");
+    let redaction = server.ok(
+        "PUT",
+        &format!("rooms/{room}/redact/{event_id}/t2"),
+        "bob",
+        json!({"reason": "typo"}),
+    );
+    assert!(redaction["event_id"].is_string());
+    let redaction_of_another =
+        format!("rooms/{room}/redact/{}/t3", other["event_id"].as_str().expect("an event id"));
+    assert_eq!(
+        server.refused("PUT", &redaction_of_another, "bob", json!({})),
+        (403, "M_FORBIDDEN".to_owned())
+    );
+
+    for (change, who, body) in [
+        ("leave", "bob", json!({"reason": "tired"})),
+        ("invite", "ann", json!({"user_id": "@bob:localhost", "reason": "come back"})),
+        ("join", "bob", json!({})),
+        ("kick", "ann", json!({"user_id": "@bob:localhost"})),
+        ("ban", "ann", json!({"user_id": "@bob:localhost", "reason": "spam"})),
+        ("unban", "ann", json!({"user_id": "@bob:localhost"})),
+        ("forget", "bob", json!({})),
+    ] {
+        let answer = server.ok("POST", &format!("rooms/{room}/{change}"), who, body);
+        if change != "join" {
+            assert_eq!(answer, json!({}), "{change}");
+        }
+    }
+    let rooms = server.ok("GET", "joined_rooms", "bob", Value::Null);
+    assert_eq!(rooms, json!({"joined_rooms": []}));
+}
+
+#[test]
+fn state_is_set_and_read_with_and_without_a_key() {
+    let server = server();
+    let room = create(&server, "ann", json!({}));
+    for (path, content) in [
+        ("m.room.name", json!({"name": "one"})),
+        ("m.room.topic/", json!({"topic": "two"})),
+        ("x.y/key", json!({"v": 3})),
+        // A key with a slash and a type that ruma takes for another's alias.
+        ("org.matrix.call.sdp_stream_metadata_changed/a%2Fb", json!({"v": 4})),
+    ] {
+        let path = format!("rooms/{room}/state/{path}");
+        let set = server.ok("PUT", &path, "ann", content.clone());
+        assert_eq!(server.ok("GET", &path, "ann", Value::Null), content, "{path}");
+        let event = server.ok("GET", &format!("{path}?format=event"), "ann", Value::Null);
+        assert_eq!(event["content"], content);
+        assert_eq!(event["event_id"], set["event_id"]);
+    }
+    let all = server.ok("GET", &format!("rooms/{room}/state"), "ann", Value::Null);
+    let all = all.as_array().expect("a list");
+    let found = all.iter().find(|event| event["state_key"] == "a/b").expect("the entry");
+    assert_eq!(found["type"], "org.matrix.call.sdp_stream_metadata_changed");
+    for (path, expected) in
+        [("m.room.avatar", (404, "M_NOT_FOUND")), ("x.y/other", (404, "M_NOT_FOUND"))]
+    {
+        let path = format!("rooms/{room}/state/{path}");
+        let refused = server.refused("GET", &path, "ann", Value::Null);
+        assert_eq!((refused.0, &*refused.1), expected);
+        let refused = server.refused("GET", &path, "bob", Value::Null);
+        assert_eq!((refused.0, &*refused.1), (403, "M_FORBIDDEN"));
+    }
+}
+
+#[test]
+fn aliases_and_the_directory() {
+    let server = server();
+    let room = create(
+        &server,
+        "ann",
+        json!({"preset": "public_chat", "visibility": "public", "name": "Hall"}),
+    );
+    let alias = "directory/room/%23hall%3Alocalhost";
+    server.ok("PUT", alias, "ann", json!({"room_id": room}));
+    let refused = server.refused("PUT", alias, "ann", json!({"room_id": room}));
+    assert_eq!(refused, (409, "M_UNKNOWN".to_owned()));
+    // Looking an alias up needs no account.
+    let found = server.ok("GET", alias, "", Value::Null);
+    assert_eq!(found, json!({"room_id": room, "servers": ["localhost"]}));
+    let joined = server.ok("POST", "join/%23hall%3Alocalhost", "bob", json!({}));
+    assert_eq!(joined["room_id"], room);
+    let aliases = server.ok("GET", &format!("rooms/{room}/aliases"), "bob", Value::Null);
+    assert_eq!(aliases, json!({"aliases": ["#hall:localhost"]}));
+
+    for (method, body) in
+        [("GET", Value::Null), ("POST", json!({"filter": {"generic_search_term": "hall"}}))]
+    {
+        let list = server.ok(method, "publicRooms", "bob", body);
+        assert_eq!(list["chunk"][0]["room_id"], room, "{method}");
+        assert_eq!(list["chunk"][0]["num_joined_members"], 2);
+        assert_eq!(list["total_room_count_estimate"], 1);
+    }
+    assert_eq!(server.refused("GET", "publicRooms", "", Value::Null).0, 401);
+    let listed = format!("directory/list/room/{room}");
+    assert_eq!(server.ok("GET", &listed, "", Value::Null), json!({"visibility": "public"}));
+    let private = json!({"visibility": "private"});
+    assert_eq!(server.refused("PUT", &listed, "bob", private.clone()).0, 403);
+    server.ok("PUT", &listed, "ann", private);
+    assert_eq!(server.ok("GET", &listed, "", Value::Null), json!({"visibility": "private"}));
+    let list = server.ok("GET", "publicRooms", "bob", Value::Null);
+    assert_eq!(list["chunk"], json!([]));
+
+    server.ok("DELETE", alias, "ann", Value::Null);
+    assert_eq!(server.refused("GET", alias, "", Value::Null), (404, "M_NOT_FOUND".to_owned()));
+}
+
+#[test]
+fn bad_requests_get_their_errcode() {
+    let server = server();
+    let room = create(&server, "ann", json!({}));
+    let send = format!("/_matrix/client/v3/rooms/{room}/send/m.room.message");
+    let state = format!("/_matrix/client/v3/rooms/{room}/state");
+    let large = format!(r#"{{"body":"{}"}}"#, "x".repeat(66_000));
+    let deep = format!(r#"{{"a":{}{}}}"#, "[".repeat(5_000), "]".repeat(5_000));
+    let create = "/_matrix/client/v3/createRoom";
+    for (why, method, path, who, body, expected) in [
+        ("cut off", "PUT", format!("{send}/1"), "ann", r#"{"body":"#, (400, "M_NOT_JSON")),
+        ("no body", "PUT", format!("{send}/1"), "ann", "", (400, "M_NOT_JSON")),
+        ("a list", "PUT", format!("{send}/1"), "ann", "[]", (400, "M_BAD_JSON")),
+        ("a float", "PUT", format!("{send}/1"), "ann", r#"{"a":1.5}"#, (400, "M_BAD_JSON")),
+        ("too deep", "PUT", format!("{send}/1"), "ann", &deep, (400, "M_BAD_JSON")),
+        ("too large", "PUT", format!("{send}/1"), "ann", &large, (413, "M_TOO_LARGE")),
+        ("not a member", "PUT", format!("{send}/1"), "bob", "{}", (403, "M_FORBIDDEN")),
+        ("no token", "PUT", format!("{send}/1"), "", "{}", (401, "M_MISSING_TOKEN")),
+        ("a bad token", "PUT", format!("{send}/1"), "nobody", "{}", (401, "M_UNKNOWN_TOKEN")),
+        (
+            "a float in state",
+            "PUT",
+            format!("{state}/x"),
+            "ann",
+            r#"{"a":1.5}"#,
+            (400, "M_BAD_JSON"),
+        ),
+        (
+            "an alias that is not ours",
+            "PUT",
+            format!("{state}/m.room.canonical_alias"),
+            "ann",
+            r##"{"alias":"#x:localhost"}"##,
+            (400, "M_BAD_ALIAS"),
+        ),
+        (
+            "an unknown version",
+            "POST",
+            create.to_owned(),
+            "ann",
+            r#"{"room_version":"99"}"#,
+            (400, "M_UNSUPPORTED_ROOM_VERSION"),
+        ),
+        (
+            "levels of text",
+            "POST",
+            create.to_owned(),
+            "ann",
+            r#"{"initial_state":[{"type":"m.room.power_levels","content":{"users":7}}]}"#,
+            (400, "M_INVALID_ROOM_STATE"),
+        ),
+        (
+            "an unban of somebody not banned",
+            "POST",
+            format!("/_matrix/client/v3/rooms/{room}/unban"),
+            "ann",
+            r#"{"user_id":"@bob:localhost"}"#,
+            (403, "M_BAD_STATE"),
+        ),
+        (
+            "an unknown room",
+            "POST",
+            "/_matrix/client/v3/join/!nowhere:localhost".to_owned(),
+            "ann",
+            "{}",
+            (404, "M_NOT_FOUND"),
+        ),
+        (
+            "an unknown alias",
+            "POST",
+            "/_matrix/client/v3/join/%23nowhere:localhost".to_owned(),
+            "ann",
+            "{}",
+            (404, "M_NOT_FOUND"),
+        ),
+        (
+            "forgetting a room one is in",
+            "POST",
+            format!("/_matrix/client/v3/rooms/{room}/forget"),
+            "ann",
+            "{}",
+            (400, "M_UNKNOWN"),
+        ),
+    ] {
+        let (status, answer) = server.send(method, &path, who, body);
+        let errcode = answer["errcode"].as_str().unwrap_or_default();
+        assert_eq!((status, errcode), expected, "{why}: {answer}");
+        assert!(answer["error"].as_str().is_some_and(|text| !text.is_empty()), "{why}");
+    }
+}
+
+#[test]
+fn sending_is_limited_and_the_wait_is_told() {
+    let server = TestServer::with(|_| {});
+    server.add_user("ann");
+    let room = create(&server, "ann", json!({}));
+    let path = |n: usize| format!("rooms/{room}/send/m.room.message/t{n}");
+    let mut sent = 0;
+    let refused = loop {
+        let body = json!({"body": "x"}).to_string();
+        let path = format!("/_matrix/client/v3/{}", path(sent));
+        let (status, answer) = server.send("PUT", &path, "ann", &body);
+        if status != 200 {
+            assert_eq!(status, 429);
+            break answer;
+        }
+        sent += 1;
+        assert!(sent < 1000, "never limited");
+    };
+    assert_eq!(refused["errcode"], "M_LIMIT_EXCEEDED");
+    let wait = refused["retry_after_ms"].as_u64().expect("a number");
+    assert!(wait > 0 && wait <= 1000, "{wait}");
+    server.clock.advance(Duration::from_millis(wait));
+    server.ok("PUT", &path(sent), "ann", json!({"body": "x"}));
+}
