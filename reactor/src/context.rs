@@ -417,8 +417,12 @@ impl Current {
             return LogContext(before);
         }
         let before = LogContext(self.context.replace(context.0));
-        if before.address() != address {
-            self.end_slice(before.0.as_ref());
+        match &before.0 {
+            None => self.start_slice(),
+            Some(inner) if !std::ptr::eq(Rc::as_ptr(inner), address) => {
+                self.end_slice(inner);
+            }
+            Some(_) => {}
         }
         if address_before.is_null() { LogContext::sentinel() } else { before }
     }
@@ -427,7 +431,7 @@ impl Current {
     fn settle(&self) -> Option<Instant> {
         let context = self.context.take();
         let Some(inner) = &context else { return None };
-        let now = self.end_slice(Some(inner));
+        let now = self.end_slice(inner);
         if !self.address.get().is_null() {
             self.context.set(context);
         }
@@ -449,15 +453,20 @@ impl Current {
     }
 
     #[inline]
-    fn end_slice(&self, inner: Option<&Rc<Inner>>) -> Option<Instant> {
+    fn start_slice(&self) {
+        if let Some(now) = self.time() {
+            self.slice_started.set(now);
+        }
+    }
+
+    #[inline]
+    fn end_slice(&self, inner: &Inner) -> Option<Instant> {
         let now = self.time()?;
         let started = self.slice_started.replace(now);
-        if let Some(inner) = inner {
-            let nanos = now.as_nanos().saturating_sub(started.as_nanos());
-            inner.charge_loop(nanos);
-            if nanos > LOOP_HOLD_NANOS_MAX {
-                report_overlong(self.activity.get(), inner.name.as_str(), nanos);
-            }
+        let nanos = now.as_nanos().saturating_sub(started.as_nanos());
+        inner.charge_loop(nanos);
+        if nanos > LOOP_HOLD_NANOS_MAX {
+            report_overlong(self.activity.get(), inner.name.as_str(), nanos);
         }
         Some(now)
     }

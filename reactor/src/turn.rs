@@ -157,13 +157,25 @@ impl<'a> Turner<'a> {
 
     #[inline]
     fn serve_source(&mut self, key: Key, readiness: Readiness) {
-        // Cloned, because what is called may remove the source.
-        let source = self.core.sources.borrow().get(key).cloned();
         let core = self.core;
-        match source {
-            Some(Source::Link(transport)) => transport.serve(core, readiness, &mut self.buffers),
-            Some(Source::Port(port)) => port.serve(core),
-            Some(Source::Signal(signal)) => signal.serve(core),
+        let sources = core.sources.borrow();
+        // Cloned, because what is called may remove the source.
+        match sources.get(key) {
+            Some(Source::Link(transport)) => {
+                let transport = transport.clone();
+                drop(sources);
+                transport.serve(core, readiness, &mut self.buffers);
+            }
+            Some(Source::Port(port)) => {
+                let port = Rc::clone(port);
+                drop(sources);
+                port.serve(core);
+            }
+            Some(Source::Signal(signal)) => {
+                let signal = Rc::clone(signal);
+                drop(sources);
+                signal.serve(core);
+            }
             // An event of a source that is gone, which the system had reported before it went.
             None => {}
         }
