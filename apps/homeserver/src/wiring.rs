@@ -1,6 +1,8 @@
 //! The one file that sees every layer: it makes the parts, connects them and orders their start and
 //! stop.
 
+mod accounts;
+
 use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -14,18 +16,21 @@ use ropewalk::{
 };
 use ropewalk_http::{Handler, HttpFactory, Limits};
 
+use self::accounts::{AccountParts, RoomHooks, Shared};
 use crate::api::client;
 use crate::api::client::public_rooms::Readers;
 use crate::api::router::{BODY_BYTES_MAX, Router};
 use crate::config::first_start::{self, Prepared};
 use crate::config::{Config, lock_file};
 use crate::events::RoomWriter;
+use crate::handlers::accounts::LeaveRooms;
 use crate::handlers::directory::Directory;
 use crate::handlers::history::History;
 use crate::handlers::housekeeping::Housekeeping;
 use crate::handlers::members::RoomMembers;
 use crate::handlers::membership::Memberships;
 use crate::handlers::messages_send::Messages;
+use crate::handlers::profiles::ProfileInRooms;
 use crate::handlers::rate_limits::RateLimiter;
 use crate::handlers::receipts::Receipts;
 use crate::handlers::room_work::RoomWork;
@@ -67,6 +72,7 @@ pub fn build(config: &Config, prepared: &Prepared, reactor: &Reactor) -> Deferre
         .signing_key
         .key_pair()
         .map(|key_pair| Arc::new(EventSigner::new(config.server_name.clone(), key_pair)));
+    let prepared = prepared.clone();
     let reactor = reactor.clone();
     let database = Database::open(
         &reactor,
@@ -84,14 +90,19 @@ pub fn build(config: &Config, prepared: &Prepared, reactor: &Reactor) -> Deferre
         let members = RoomMembers::new(&reactor, database.clone(), sync.caches().clone());
         let limiter = Rc::new(RateLimiter::new(&config.rate_limits));
         let writer = RoomWriter::new(signer.ok_or(UnusableKey)?);
-        let work = RoomWork::new(reactor.clone(), database.clone(), writer, limiter);
+        let work = RoomWork::new(reactor.clone(), database.clone(), writer, Rc::clone(&limiter));
+        let no_rooms = Rc::new(NoRooms);
+        let rooms = RoomHooks { leave: no_rooms.clone(), profile: no_rooms };
+        let parts = Shared { reactor: &reactor, database: &database, limiter: &limiter };
+        let accounts = AccountParts::new(&config, &prepared, parts, &sessions, rooms);
         let mut router = Router::new(reactor, Rc::clone(&sessions));
+        accounts.routes(&mut router);
+        client::capabilities::routes(&mut router, &config.default_room_version);
         client::discovery::routes(&mut router, &config);
         client::history::routes(&mut router, &history);
         client::members::routes(&mut router, &members);
         client::receipts::routes(&mut router, &receipts);
         room_routes(&mut router, &config, &work, &sessions)?;
-        client::sessions::routes(&mut router);
         client::sync::routes(&mut router, &sync);
         client::typing::routes(&mut router, &typing);
         let handler = Rc::new(router.finish()?);
@@ -268,4 +279,19 @@ fn resolve(host: &str, port: u16) -> io::Result<SocketAddr> {
     (bare, port).to_socket_addrs()?.next().ok_or_else(|| {
         io::Error::new(io::ErrorKind::NotFound, format!("{host:?} is no address of this machine"))
     })
+}
+
+/// Stands in for the rooms' part until that is connected.
+struct NoRooms;
+
+impl LeaveRooms for NoRooms {
+    fn leave_all_rooms(&self, _: &ruma::UserId) -> Deferred<()> {
+        Deferred::succeed(())
+    }
+}
+
+impl ProfileInRooms for NoRooms {
+    fn profile_changed(&self, _: &ruma::UserId) -> Deferred<()> {
+        Deferred::succeed(())
+    }
 }

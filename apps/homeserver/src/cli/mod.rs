@@ -5,6 +5,7 @@
 
 mod check_config;
 mod init;
+mod register_user;
 #[cfg(test)]
 mod tests;
 
@@ -48,6 +49,8 @@ enum Command {
     CheckConfig(ConfigArgument),
     /// Make a data folder with signing key and commented configuration.
     Init(init::InitArguments),
+    /// Make an account on the server that runs.
+    RegisterUser(register_user::RegisterUserArguments),
 }
 
 #[derive(Args, Debug)]
@@ -152,6 +155,7 @@ fn dispatch(
         }
         Some(Command::CheckConfig(argument)) => check_config::run(&argument.load()?),
         Some(Command::Init(arguments)) => init::run(&arguments),
+        Some(Command::RegisterUser(arguments)) => register_user::run(&arguments),
     }
 }
 

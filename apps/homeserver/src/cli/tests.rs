@@ -31,8 +31,9 @@ fn the_short_help_fits_a_screen() {
            homeserver <COMMAND>
 
     Commands:
-      check-config  Say what is wrong with a configuration, or what will run
-      init          Make a data folder with signing key and commented configuration
+      check-config   Say what is wrong with a configuration, or what will run
+      init           Make a data folder with signing key and commented configuration
+      register-user  Make an account on the server that runs
 
     Options:
           --config <FILE>  The configuration file
@@ -50,8 +51,9 @@ fn the_long_help_teaches() {
            homeserver <COMMAND>
 
     Commands:
-      check-config  Say what is wrong with a configuration, or what will run
-      init          Make a data folder with signing key and commented configuration
+      check-config   Say what is wrong with a configuration, or what will run
+      init           Make a data folder with signing key and commented configuration
+      register-user  Make an account on the server that runs
 
     Options:
           --config <FILE>

@@ -7,7 +7,7 @@ use super::secrets::{self, FillRandom, SecretFileError, SigningKey};
 use super::{CONFIG_FILE_NAME, Config, Secret, sample};
 
 /// What [`prepare`] found or made.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Prepared {
     /// The key that signs events.
     pub signing_key: SigningKey,
