@@ -16,8 +16,7 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::{Rc, Weak};
 use std::task::Waker;
 
-use super::unhandled::Unhandled;
-use super::{Deferred, IntoDeferred, WaitsForItself};
+use super::{Deferred, IntoDeferred, WaitsForItself, unhandled};
 use crate::context::{self, LogContext};
 use crate::failure::{CancelledError, Failure};
 use crate::ready;
@@ -28,9 +27,12 @@ pub(crate) type Outcome<T> = Result<T, Failure>;
 
 /// One link of a chain: a slot for a `T`, and who gets it next.
 pub(super) struct Node<T, J: ?Sized> {
-    /// Says what is in the slot, which cannot be looked at without taking it out.
+    /// Says what is in here, as cells cannot be looked at without taking things out.
     content: Cell<Content>,
-    slot: Cell<Slot<T>>,
+    value: Cell<Option<T>>,
+    failure: Cell<Option<Failure>>,
+    /// The task that awaits the result, and will fetch it from here.
+    task: Cell<Option<Waker>>,
     next: NextNode<T>,
     /// In force when the node was made, while its callback runs, and when its failure is reported.
     pub(super) context: LogContext,
@@ -44,14 +46,6 @@ enum Content {
     Nothing,
     Outcome,
     Task,
-}
-
-enum Slot<T> {
-    Empty,
-    Failed(Box<Unhandled>),
-    /// The task that awaits the value, and will fetch it from here.
-    Task(Waker),
-    Value(T),
 }
 
 /// Erases what fills a node's slot.
@@ -213,9 +207,13 @@ pub(super) fn call_guarded<T, U>(callback: impl Callback<T, U>, input: Outcome<T
 impl<T, J> Node<T, J> {
     #[inline]
     fn new(job: J, context: LogContext, created: &'static Location<'static>) -> Rc<Self> {
-        Rc::new(Self {
+        // Written in place: `Rc::new` would make it on the stack and copy it, because of what it would
+        // have to drop if there were no memory.
+        Rc::new_cyclic(|_| Self {
             content: Cell::new(Content::Nothing),
-            slot: Cell::new(Slot::Empty),
+            value: Cell::new(None),
+            failure: Cell::new(None),
+            task: Cell::new(None),
             next: NextNode(Cell::new(None)),
             context,
             created,
@@ -284,27 +282,33 @@ impl<T, J: ?Sized> Node<T, J> {
     /// Has the value given to `next` when it comes.
     #[inline]
     pub(super) fn attach(&self, next: Rc<dyn Receive<T>>) {
-        self.next.0.set(Some(next));
+        let before = self.next.0.replace(Some(next));
+        debug_assert!(
+            before.is_none(),
+            "only its deferred can attach to a node, which that consumes"
+        );
+        // Known to be nothing; the compiler need not look.
+        mem::forget(before);
     }
 
     /// Wakes `task` when there is a value to fetch.
     pub(super) fn attach_task(&self, task: Waker) {
-        self.slot.set(Slot::Task(task));
+        self.task.set(Some(task));
         self.content.set(Content::Task);
     }
 
     /// Takes the value out, or forgets the task that awaited it.
     #[inline]
     pub(super) fn take(&self) -> Option<Outcome<T>> {
-        if self.content.get() == Content::Nothing { None } else { self.take_slot() }
+        if self.content.get() == Content::Nothing { None } else { self.take_content() }
     }
 
-    fn take_slot(&self) -> Option<Outcome<T>> {
+    fn take_content(&self) -> Option<Outcome<T>> {
         self.content.set(Content::Nothing);
-        match self.slot.replace(Slot::Empty) {
-            Slot::Empty | Slot::Task(_) => None,
-            Slot::Failed(failure) => Some(Err(failure.handle())),
-            Slot::Value(value) => Some(Ok(value)),
+        self.task.set(None);
+        match self.failure.take() {
+            Some(failure) => Some(Err(failure)),
+            None => self.value.take().map(Ok),
         }
     }
 
@@ -314,19 +318,33 @@ impl<T, J: ?Sized> Node<T, J> {
     }
 
     /// Leaves the value here, for a deferred to take.
-    fn put(&self, value: Outcome<T>) {
-        let slot = match value {
-            Ok(value) => Slot::Value(value),
-            Err(failure) => {
-                let context = self.context.clone();
-                Slot::Failed(Box::new(Unhandled::left_in(failure, context, self.created)))
-            }
-        };
+    fn put(&self, outcome: Outcome<T>) {
         self.content.set(Content::Outcome);
-        if let Slot::Task(waker) = self.slot.replace(slot) {
-            waker.wake();
+        match outcome {
+            Ok(value) => self.value.set(Some(value)),
+            Err(failure) => self.failure.set(Some(failure)),
+        }
+        if let Some(task) = self.task.take() {
+            task.wake();
         }
     }
+}
+
+impl<T, J: ?Sized> Drop for Node<T, J> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.is_filled()
+            && let Some(failure) = self.failure.take()
+        {
+            report_unhandled(&self.context, &failure, self.created);
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn report_unhandled(context: &LogContext, failure: &Failure, created: &'static Location<'static>) {
+    context.run(|| unhandled::report(failure, Some(created)));
 }
 
 impl<T: 'static, F: 'static> Node<T, Step<F>> {

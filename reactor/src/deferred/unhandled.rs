@@ -22,37 +22,23 @@ pub struct UnhandledFailure {
 }
 
 /// A failure that is reported when it is dropped, unless somebody handles it.
-pub(super) struct Unhandled {
-    failure: Option<Failure>,
-    /// The context to report it in, and where the deferred that held it was made, if known.
-    left_in: Option<(LogContext, &'static Location<'static>)>,
-}
+pub(super) struct Unhandled(Option<Failure>);
 
 impl Unhandled {
     #[inline]
     pub(super) fn new(failure: Failure) -> Self {
-        Self { failure: Some(failure), left_in: None }
-    }
-
-    pub(super) fn left_in(
-        failure: Failure,
-        context: LogContext,
-        created: &'static Location<'static>,
-    ) -> Self {
-        Self { failure: Some(failure), left_in: Some((context, created)) }
+        Self(Some(failure))
     }
 
     pub(super) fn handle(mut self) -> Failure {
-        self.failure.take().expect("it is there until it is handled, which happens once")
+        self.0.take().expect("it is there until it is handled, which happens once")
     }
 }
 
 impl Drop for Unhandled {
     fn drop(&mut self) {
-        let Some(failure) = self.failure.take() else { return };
-        match self.left_in.take() {
-            Some((context, created)) => context.run(|| report(&failure, Some(created))),
-            None => report(&failure, None),
+        if let Some(failure) = self.0.take() {
+            report(&failure, None);
         }
     }
 }
