@@ -31,6 +31,10 @@ use crate::turn::{Patience, Turner};
 /// A handle is a cheap clone and stays on its thread. It is passed to whoever needs it; there is no
 /// global one. Many reactors can live on one thread, but only one of them turns at a time.
 ///
+/// A reactor owns what is started on it: timers, tasks, connections, and the handles that lie in
+/// them. All of that is ended when [`run`](Reactor::run) returns; a reactor that is never run, or
+/// only with [`run_until`](Reactor::run_until), keeps it until `stop` and `run` have been called.
+///
 /// ```
 /// use std::time::Duration;
 /// use ropewalk::Reactor;

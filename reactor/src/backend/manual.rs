@@ -8,7 +8,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{Alarm, Backend, Event, SignalWatch, Stopwatch};
+use super::{Alarm, Backend, Event, Readiness, SignalWatch, Stopwatch};
 use crate::clock::{Instant, SystemClock};
 use crate::signals::Signal;
 use crate::slots::Key;
@@ -22,6 +22,7 @@ pub(crate) struct ManualBackend {
     listeners: RefCell<BTreeMap<SocketAddr, Weak<Backlog>>>,
     next_port: Cell<u16>,
     random_state: Cell<u64>,
+    watched_signals: RefCell<Vec<(Signal, Key)>>,
 }
 
 /// The time that a manual backend shows.
@@ -48,11 +49,21 @@ impl ManualBackend {
             listeners: RefCell::default(),
             next_port: Cell::new(FIRST_PORT),
             random_state: Cell::new(seed),
+            watched_signals: RefCell::default(),
         }
     }
 
     pub(crate) fn time(&self) -> Rc<ManualTime> {
         Rc::clone(&self.time)
+    }
+
+    /// Reports a signal to those who watch it.
+    pub(crate) fn raise(&self, signal: Signal) {
+        for &(watched, key) in &*self.watched_signals.borrow() {
+            if watched == signal {
+                self.events.borrow_mut().push(Event { key, readiness: Readiness::READABLE });
+            }
+        }
     }
 
     /// Whether the next `wait` will return something.
@@ -170,7 +181,8 @@ impl Backend for ManualBackend {
         }
     }
 
-    fn watch_signal(&self, _signal: Signal, _key: Key) -> io::Result<SignalWatch> {
+    fn watch_signal(&self, signal: Signal, key: Key) -> io::Result<SignalWatch> {
+        self.watched_signals.borrow_mut().push((signal, key));
         Ok(SignalWatch::Manual)
     }
 }

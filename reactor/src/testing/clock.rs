@@ -8,6 +8,7 @@ use crate::backend::Backend;
 use crate::backend::manual::ManualBackend;
 use crate::clock::Instant;
 use crate::reactor::Reactor;
+use crate::signals::Signal;
 use crate::turn::{Patience, Turner};
 
 /// A reactor whose time stands still until it is moved, and whose network lies in memory.
@@ -82,6 +83,16 @@ impl Clock {
             self.pump();
         }
         self.backend.time().move_to(target);
+    }
+
+    /// Lets the reactor receive a signal, as if the process had.
+    ///
+    /// # Panics
+    ///
+    /// As [`pump`](Clock::pump).
+    pub fn raise(&self, signal: Signal) {
+        self.backend.raise(signal);
+        self.pump();
     }
 
     /// Returns how many calls are still to be made later.

@@ -391,3 +391,31 @@ fn the_leak_check_finds_a_deferred_that_nobody_will_fire() {
     drop(clock);
     assert_eq!(check.living(), 0);
 }
+
+#[test]
+fn a_clock_can_receive_signals_too() {
+    let clock = Clock::new();
+    let diary = Diary::default();
+    for name in ["one", "other"] {
+        let notes = Rc::clone(&diary);
+        clock.reactor().on_signal(Signal::Terminate, move || note(&notes, name)).unwrap();
+    }
+    clock.raise(Signal::Hangup);
+    assert_eq!(read(&diary), [""; 0]);
+    clock.raise(Signal::Terminate);
+    clock.raise(Signal::Terminate);
+    assert_eq!(read(&diary), ["one", "other", "one", "other"]);
+}
+
+#[test]
+fn a_panicking_call_from_a_thread_hurts_nobody_else() {
+    let reactor = Reactor::new().unwrap();
+    let remote = reactor.remote();
+    std::thread::spawn(move || {
+        remote.call_from_thread(|_| panic!("on purpose"));
+        remote.call_from_thread(Reactor::stop);
+    })
+    .join()
+    .unwrap();
+    reactor.run().unwrap();
+}
