@@ -54,8 +54,18 @@ struct Inner {
     recent_rooms: StreamChangeCache<OwnedRoomId>,
     recent_users: StreamChangeCache<OwnedUserId>,
     users: BTreeMap<OwnedUserId, Listening>,
-    /// For each room the registered users in it. Ordered, because it decides who is woken first.
-    rooms: HashMap<OwnedRoomId, BTreeSet<OwnedUserId>>,
+    /// For each room the registered users in it.
+    rooms: HashMap<OwnedRoomId, Audience>,
+}
+
+/// The registered users of one room.
+#[derive(Default)]
+struct Audience {
+    /// Ordered, because it decides who is woken first.
+    users: BTreeSet<OwnedUserId>,
+    /// The position of the last news in each stream; news from before somebody registered counts as
+    /// having come right then.
+    last_news: StreamToken,
 }
 
 /// What is known of a user that synchronises.
@@ -64,6 +74,10 @@ struct Listening {
     /// The position of the last news in each stream; news before the registration counts as having
     /// come right at it.
     last_news: StreamToken,
+    /// The same for news that is the user's own, not of a room.
+    own_news: StreamToken,
+    /// From here on the rooms' own positions tell what is news for the user.
+    known_from: StreamToken,
     /// Whether the rooms have changed since the registration.
     is_stale: bool,
     waiting: Vec<Resolver<()>>,
@@ -117,11 +131,22 @@ impl Notifier {
         let moved = user_moved
             || rooms.iter().any(|room| inner.recent_rooms.has_entity_changed(room, as_of.moves));
         for room_id in &rooms {
-            inner.rooms.entry(room_id.clone()).or_default().insert(user_id.to_owned());
+            let audience = inner.rooms.entry(room_id.clone()).or_default();
+            if audience.users.is_empty() {
+                audience.last_news = as_of.token;
+            }
+            audience.users.insert(user_id.to_owned());
         }
         let last_news = if moved { inner.now } else { as_of.token };
-        // What moved the user may have been a change of its rooms.
-        let listening = Listening { rooms, last_news, is_stale: user_moved, waiting };
+        let listening = Listening {
+            rooms,
+            last_news,
+            own_news: if user_moved { inner.now } else { as_of.token },
+            known_from: last_news,
+            // What moved the user may have been a change of its rooms.
+            is_stale: user_moved,
+            waiting,
+        };
         inner.users.insert(user_id.to_owned(), listening);
     }
 
@@ -131,6 +156,28 @@ impl Notifier {
             Some(listening) if !listening.is_stale => !since.covers(&listening.last_news),
             _ => true,
         }
+    }
+
+    /// Returns the rooms with news for `user_id` after `since`, each with the position of its last news.
+    ///
+    /// `None` if that cannot be told from memory: the user is not registered since then, or there is
+    /// news of his own besides.
+    pub fn rooms_with_news(
+        &self,
+        user_id: &UserId,
+        since: &StreamToken,
+    ) -> Option<Vec<(OwnedRoomId, StreamToken)>> {
+        let inner = self.inner.borrow();
+        let listening = inner.users.get(user_id).filter(|listening| {
+            !listening.is_stale
+                && since.covers(&listening.known_from)
+                && since.covers(&listening.own_news)
+        })?;
+        let news = listening.rooms.iter().filter_map(|room_id| {
+            let last_news = inner.rooms.get(room_id)?.last_news;
+            (!since.covers(&last_news)).then(|| (room_id.clone(), last_news))
+        });
+        Some(news.collect())
     }
 
     /// Returns a deferred that fires with the next news for `user_id`.
@@ -168,21 +215,23 @@ impl Notifier {
                     if let Some(listening) = inner.users.get_mut(user_id) {
                         listening.is_stale = true;
                     }
-                    inner.news(user_id, Stream::Events, &mut woken);
+                    inner.own_news(user_id, Stream::Events, &mut woken);
                 }
                 Wake::Room(stream, room_id) => {
                     inner.recent_rooms.entity_has_changed(room_id.clone(), moves);
                     // Taken out for the walk, and put back: nothing in between looks at it.
-                    if let Some(members) = inner.rooms.remove(room_id) {
-                        for user_id in &members {
+                    if let Some(mut audience) = inner.rooms.remove(room_id) {
+                        let position = inner.now.position(*stream);
+                        audience.last_news = audience.last_news.with(*stream, position);
+                        for user_id in &audience.users {
                             inner.news(user_id, *stream, &mut woken);
                         }
-                        inner.rooms.insert(room_id.clone(), members);
+                        inner.rooms.insert(room_id.clone(), audience);
                     }
                 }
                 Wake::User(stream, user_id) => {
                     inner.recent_users.entity_has_changed(user_id.clone(), moves);
-                    inner.news(user_id, *stream, &mut woken);
+                    inner.own_news(user_id, *stream, &mut woken);
                 }
             }
         }
@@ -205,11 +254,33 @@ impl Notifier {
 
     /// Returns the registered users in a room, in order.
     pub fn listeners_in(&self, room_id: &RoomId) -> Vec<OwnedUserId> {
-        self.inner.borrow().rooms.get(room_id).into_iter().flatten().cloned().collect()
+        let inner = self.inner.borrow();
+        inner
+            .rooms
+            .get(room_id)
+            .map(|audience| &audience.users)
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect()
     }
 }
 
 impl Inner {
+    /// Notes news of the user's own.
+    fn own_news(
+        &mut self,
+        user_id: &UserId,
+        stream: Stream,
+        woken: &mut BTreeMap<OwnedUserId, Vec<Resolver<()>>>,
+    ) {
+        let position = self.now.position(stream);
+        if let Some(listening) = self.users.get_mut(user_id) {
+            listening.own_news = listening.own_news.with(stream, position);
+        }
+        self.news(user_id, stream, woken);
+    }
+
     fn news(
         &mut self,
         user_id: &UserId,
@@ -229,9 +300,9 @@ impl Inner {
     fn forget(&mut self, user_id: &UserId) -> Vec<Resolver<()>> {
         let Some(listening) = self.users.remove(user_id) else { return Vec::new() };
         for room_id in &listening.rooms {
-            if let Some(members) = self.rooms.get_mut(room_id) {
-                members.remove(user_id);
-                if members.is_empty() {
+            if let Some(audience) = self.rooms.get_mut(room_id) {
+                audience.users.remove(user_id);
+                if audience.users.is_empty() {
                     self.rooms.remove(room_id);
                 }
             }
@@ -321,6 +392,28 @@ mod tests {
         assert!(notifier.has_news(user_id!("@a:b"), &notifier.now()));
         notifier.register(user_id!("@a:b"), Vec::new(), &notifier.snapshot());
         assert!(!notifier.has_news(user_id!("@a:b"), &notifier.now()));
+    }
+
+    #[test]
+    fn rooms_with_news_are_told_apart_from_news_of_the_user() {
+        let notifier = notifier();
+        let (user, busy) = (user_id!("@a:b"), room_id!("!busy:b").to_owned());
+        let rooms = vec![busy.clone(), room_id!("!quiet:b").to_owned()];
+        let before = notifier.now();
+        assert_eq!(notifier.rooms_with_news(user, &before), None, "not registered");
+        notifier.register(user, rooms, &notifier.snapshot());
+        assert_eq!(notifier.rooms_with_news(user, &before), Some(vec![]));
+        notifier.advance(&[(Stream::Events, 11)], &[Wake::Room(Stream::Events, busy.clone())]);
+        let news = notifier.rooms_with_news(user, &before);
+        assert_eq!(news, Some(vec![(busy, notifier.now())]));
+        let since = notifier.now();
+        assert_eq!(notifier.rooms_with_news(user, &since), Some(vec![]));
+        let older = StreamToken::new().with(Stream::Events, 9);
+        assert_eq!(notifier.rooms_with_news(user, &older), None, "before the registration");
+        let own = Wake::User(Stream::AccountData, user.to_owned());
+        notifier.advance(&[(Stream::AccountData, 1)], &[own]);
+        assert_eq!(notifier.rooms_with_news(user, &since), None);
+        assert_eq!(notifier.rooms_with_news(user, &notifier.now()), Some(vec![]));
     }
 
     #[test]

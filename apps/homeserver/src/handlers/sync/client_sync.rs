@@ -5,12 +5,13 @@
 //! wait is not lost.
 
 use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ropewalk::cache::{DeferredCache, ResponseCache};
+use ropewalk::cache::{DeferredCache, LruCache, ResponseCache};
 use ropewalk::{Deferred, Failure, Reactor, TimeoutError};
 use ruma::api::client::sync::sync_events::v3::Filter;
 use ruma::{OwnedDeviceId, OwnedUserId, UserId};
@@ -18,8 +19,10 @@ use ruma::{OwnedDeviceId, OwnedUserId, UserId};
 use super::StateBlock;
 use super::body;
 use super::filter::{Members, SyncFilter};
-use super::lazy_members::LazyMembers;
+use super::from_memory::{self, FromMemory};
+use super::lazy_members::{LazyMembers, SharedSentMembers};
 use super::question::{Question, ReadCaches};
+use super::tails::Tails;
 use crate::handlers::typing::Typing;
 use crate::handlers::{Refusal, wall_clock_ms};
 use crate::storage::StorageError;
@@ -32,6 +35,12 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(300);
 
 /// How many stored filters are kept compiled.
 const FILTERS_MAX: usize = 1_000;
+
+/// How many users' lists of people they ignore are kept.
+const IGNORING_USERS_MAX: usize = 20_000;
+
+/// How often a room's tail is read on for one answer, when news keeps coming meanwhile.
+const READ_ON_MAX: usize = 3;
 
 /// A request as it came, with its parameters read.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -74,6 +83,9 @@ struct Inner {
     lazy_members: RefCell<LazyMembers>,
     filters: DeferredCache<(OwnedUserId, String), Arc<SyncFilter>>,
     answers: ResponseCache<SyncRequest, Bytes>,
+    tails: Rc<Tails>,
+    /// Whom each user ignores, and the position of his account data at which that was so.
+    ignored: LruCache<OwnedUserId, (i64, Rc<BTreeSet<OwnedUserId>>)>,
     is_stopping: Cell<bool>,
 }
 
@@ -92,6 +104,8 @@ impl ClientSync {
     ) -> Self {
         let inner = Inner {
             notifier: database.notifier().clone(),
+            tails: Rc::new(Tails::new(database.clone(), Arc::clone(&caches))),
+            ignored: LruCache::new(IGNORING_USERS_MAX),
             database,
             typing,
             caches,
@@ -190,14 +204,15 @@ impl Inner {
             };
             let Some(quiet) = quiet else {
                 // What was found empty need not be looked through again.
-                let asked = Question { since: checked, ..self.question(&request) };
-                let snapshot = self.notifier.snapshot();
-                let answer = self.database.read(move |txn| asked.answer(txn)).await?;
-                self.notifier.register(&request.user_id, answer.joined, &snapshot);
-                if is_last_look || !answer.is_empty {
-                    return Ok(answer.body.into());
+                let (next_batch, body) = match self.recall(&request, checked).await? {
+                    Some(found) => found,
+                    None => self.ask_database(&request, checked).await?,
+                };
+                match body {
+                    Some(body) => return Ok(body),
+                    None if is_last_look => return Ok(body::nothing_new(&next_batch).into()),
+                    None => checked = Some(next_batch),
                 }
-                checked = Some(answer.next_batch);
                 continue;
             };
             let left = deadline.since(self.reactor.now());
@@ -215,28 +230,99 @@ impl Inner {
         }
     }
 
-    fn question(&self, request: &SyncRequest) -> Question {
-        let sent_members = match &request.device_id {
+    /// Asks the database. Gives how far the answer reaches, and its body unless nothing in it is new.
+    async fn ask_database(
+        &self,
+        request: &SyncRequest,
+        since: Option<StreamToken>,
+    ) -> Result<Found, Failure> {
+        let question = self.question(request, since);
+        let snapshot = self.notifier.snapshot();
+        let answer = self.database.read(move |txn| question.answer(txn)).await?;
+        let user_id = &request.user_id;
+        self.notifier.register(user_id, answer.joined, &snapshot);
+        let position = answer.next_batch.position(Stream::AccountData);
+        if self.ignored.peek(user_id).is_none_or(|(known, _)| known <= position) {
+            self.ignored.insert(user_id.clone(), (position, Rc::new(answer.ignored)));
+        }
+        // A client that knows nothing is answered even if there is nothing to know.
+        let tells = !answer.is_empty || since.is_none() || request.full_state;
+        Ok((answer.next_batch, tells.then(|| answer.body.into())))
+    }
+
+    /// Puts the answer together from memory. `None` if that cannot be done.
+    async fn recall(
+        &self,
+        request: &SyncRequest,
+        since: Option<StreamToken>,
+    ) -> Result<Option<Found>, Failure> {
+        let Some(since) = since.filter(|_| from_memory::is_ordinary(request)) else {
+            return Ok(None);
+        };
+        let user_id = &request.user_id;
+        'look: for _ in 0..READ_ON_MAX {
+            let Some(mut rooms) = self.notifier.rooms_with_news(user_id, &since) else { break };
+            let Some((_, ignored)) = self.ignored.get(user_id) else { break };
+            rooms.retain(|(room_id, _)| request.filter.admits_room(room_id));
+            if rooms.len() > from_memory::ROOMS_MAX {
+                break;
+            }
+            let mut tails = BTreeMap::new();
+            for (room_id, news) in &rooms {
+                let Some(tail) = self.tails.find(room_id, &since, news) else {
+                    if self.tails.read_on(room_id, &since).await? {
+                        // There may be more news by now.
+                        continue 'look;
+                    }
+                    return Ok(None);
+                };
+                tails.insert(&**room_id, tail);
+            }
+            let upto = since.max(&self.notifier.now());
+            let sent_members = self.sent_members(request);
+            let found = FromMemory {
+                request,
+                since,
+                upto,
+                typing: &self.typing.news(Some(since.position(Stream::Typing))),
+                ignored: &ignored,
+                sent_members: sent_members.as_ref(),
+                now_ms: wall_clock_ms(&self.reactor),
+            }
+            .answer(&tails);
+            return Ok(found.map(|body| (upto, body.map(Bytes::from))));
+        }
+        Ok(None)
+    }
+
+    fn sent_members(&self, request: &SyncRequest) -> Option<SharedSentMembers> {
+        match &request.device_id {
             Some(device_id) if request.filter.members == Members::Lazy => {
                 Some(self.lazy_members.borrow_mut().of(&request.user_id, device_id))
             }
             _ => None,
-        };
-        let since = request.since.map(|since| since.position(Stream::Typing));
+        }
+    }
+
+    fn question(&self, request: &SyncRequest, since: Option<StreamToken>) -> Question {
+        let typing = self.typing.news(since.map(|since| since.position(Stream::Typing)));
         Question {
             user_id: request.user_id.clone(),
             device_id: request.device_id.clone(),
-            since: request.since,
+            since,
             filter: Arc::clone(&request.filter),
             full_state: request.full_state,
             block: request.block,
-            typing: self.typing.news(since),
+            typing,
             now_ms: wall_clock_ms(&self.reactor),
             caches: Arc::clone(&self.caches),
-            sent_members,
+            sent_members: self.sent_members(request),
         }
     }
 }
+
+/// How far an answer reaches, and its body unless nothing in it is new.
+type Found = (StreamToken, Option<Bytes>);
 
 /// A wait for a user's news, which is taken back when it is dropped.
 struct Observer {

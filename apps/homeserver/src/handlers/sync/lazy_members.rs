@@ -39,6 +39,11 @@ impl SentMembers {
         self.sent.contains_key(&(room, Box::from(user_id)))
     }
 
+    /// As [`has`](Self::has), for a request that asks from `since`.
+    pub(crate) fn had(&self, room: RoomKey, user_id: &str, since: i64) -> bool {
+        self.sent.get(&(room, Box::from(user_id))).is_some_and(|&at| at <= since)
+    }
+
     /// Notes that a response up to position `at` holds this member event.
     pub(crate) fn note(&mut self, room: RoomKey, user_id: &str, at: i64) {
         if self.sent.len() >= MEMBERS_PER_DEVICE_MAX {

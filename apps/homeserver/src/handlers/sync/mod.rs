@@ -5,11 +5,13 @@ mod client_sync;
 mod ephemeral;
 pub(crate) mod fields;
 pub(crate) mod filter;
+mod from_memory;
 pub(crate) mod lazy_members;
 pub(crate) mod question;
 mod room_state;
 mod rooms;
 mod summary;
+mod tails;
 #[cfg(test)]
 mod tests;
 pub(crate) mod timeline;

@@ -78,6 +78,8 @@ pub(crate) struct Answer {
     pub(crate) next_batch: StreamToken,
     /// The rooms that the reader is in.
     pub(crate) joined: Vec<OwnedRoomId>,
+    /// Whose messages the reader does not want to see.
+    pub(crate) ignored: BTreeSet<OwnedUserId>,
 }
 
 /// Account data of rooms.
@@ -105,7 +107,8 @@ impl Question {
             .with(Stream::Typing, self.typing.position);
         let (global, by_room) = self.account_data(txn, &next_batch)?;
         let rooms = reader_rooms::all(txn, &self.user_id)?;
-        let sections = self.rooms(txn, &rooms, by_room, &next_batch)?;
+        let ignored = ignored_users(txn, &self.user_id)?;
+        let sections = self.rooms(txn, &rooms, by_room, &ignored, &next_batch)?;
 
         let mut body = Vec::with_capacity(1024);
         body::begin(&mut body, &next_batch);
@@ -118,7 +121,7 @@ impl Question {
             .filter(|room| room.membership == Membership::Join)
             .map(|room| room.room_id)
             .collect();
-        Ok(Answer { body, is_empty, next_batch, joined })
+        Ok(Answer { body, is_empty, next_batch, joined, ignored })
     }
 
     /// Reads the account data that is new: outside rooms, and by room.
@@ -187,11 +190,11 @@ impl Question {
         txn: &Txn<'_>,
         rooms: &[ReaderRoom],
         mut account_data: AccountDataByRoom,
+        ignored: &BTreeSet<OwnedUserId>,
         next_batch: &StreamToken,
     ) -> Result<RoomSections, StorageError> {
-        let ignored = ignored_users(txn, &self.user_id)?;
         let renderer = Renderer::new(txn, &self.caches.events, &self.filter.form);
-        let reader = RoomReader { question: self, txn, renderer, ignored: &ignored, next_batch };
+        let reader = RoomReader { question: self, txn, renderer, ignored, next_batch };
         if let Some(sent) = &self.sent_members {
             let since = self.since.map(|since| since.position(Stream::Events));
             super::lazy_members::lock(sent).begin(since);

@@ -80,6 +80,26 @@ pub fn of_room(
     )
 }
 
+/// Returns everybody's receipts of a room in `(since, until]`, private ones among them: for whoever
+/// sorts them out for each reader.
+///
+/// # Errors
+///
+/// If the database fails.
+pub fn of_room_for_all(
+    txn: &Txn<'_>,
+    room_id: &RoomId,
+    since: i64,
+    until: i64,
+) -> Result<Vec<Receipt>, StorageError> {
+    txn.query(
+        "SELECT receipt_type, user_id, thread_id, event_id, ts, stream_id FROM receipts
+         WHERE room_id = ?1 AND stream_id > ?2 AND stream_id <= ?3 ORDER BY stream_id",
+        params![room_id, since, until],
+        read_receipt,
+    )
+}
+
 fn read_receipt(row: &Row<'_>) -> Result<Receipt, StorageError> {
     Ok(Receipt {
         receipt_type: row.get(0)?,
