@@ -193,40 +193,21 @@ fn push_length(out: &mut Vec<u8>, length: BodyLength) {
     match length {
         BodyLength::Exact(length) => {
             out.extend_from_slice(b"content-length: ");
-            out.extend_from_slice(DecimalLine::new(length).as_bytes());
+            push_decimal(out, length);
+            out.extend_from_slice(b"\r\n");
         }
         BodyLength::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
         BodyLength::UntilClose => {}
     }
 }
 
-/// A number in decimal digits and the end of its line, made without the formatting machinery.
-struct DecimalLine {
-    text: [u8; 22],
-    start: usize,
-}
-
-impl DecimalLine {
-    #[inline]
-    fn new(number: u64) -> Self {
-        let mut text = [b'\r'; 22];
-        text[21] = b'\n';
-        let mut start = 20;
-        let mut rest = number;
-        loop {
-            start -= 1;
-            text[start] = b'0' + (rest % 10) as u8;
-            rest /= 10;
-            if rest == 0 {
-                return DecimalLine { text, start };
-            }
-        }
+/// Appends a number without going through the formatting machinery.
+fn push_decimal(out: &mut Vec<u8>, number: u64) {
+    if number >= 10 {
+        // As deep as the number has digits.
+        push_decimal(out, number / 10);
     }
-
-    #[inline]
-    fn as_bytes(&self) -> &[u8] {
-        &self.text[self.start..]
-    }
+    out.push(b'0' + (number % 10) as u8);
 }
 
 #[cfg(test)]
@@ -312,8 +293,9 @@ mod tests {
     #[test]
     fn numbers_are_written_as_everybody_writes_them() {
         for number in [0, 7, 10, 99, 100, 12_345, u64::MAX] {
-            let line = format!("{number}\r\n");
-            assert_eq!(DecimalLine::new(number).as_bytes(), line.as_bytes());
+            let mut out = Vec::new();
+            push_decimal(&mut out, number);
+            assert_eq!(out, number.to_string().into_bytes());
         }
     }
 

@@ -149,8 +149,10 @@ impl Connection {
         let number = server.number_request();
         let context = server.spare_context.take().renew(context_kind(&head.method), number);
         let exchange = Exchange::new(number, context, &head, inflow, now);
-        let request = Request { head, body, peer: self.peer.clone() };
-        let reply = exchange.context.run(|| server.handler.handle(request));
+        // In an option, so that the closure takes its address along and not a copy.
+        let mut request = Some(Request { head, body, peer: self.peer.clone() });
+        let reply = exchange.context.run(|| Some(server.handler.handle(request.take()?)));
+        let Some(reply) = reply else { return };
         match reply {
             Reply::Now(response) => self.answer(transport, exchange, response, now),
             Reply::Later(deferred) => match deferred.into_result() {

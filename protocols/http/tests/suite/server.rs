@@ -224,3 +224,14 @@ fn draining_a_server_without_connections_is_done_at_once() {
     let server = Server::new();
     success_result_of(server.factory.drain());
 }
+
+/// The reactor catches the panic and gives up the connection; the server goes on.
+#[test]
+fn a_handler_that_panics_costs_its_connection_only() {
+    let server = Server::new();
+    let (unlucky, other) = (server.connect(), server.connect());
+    unlucky.send(get("/panic"));
+    assert!(unlucky.is_closed());
+    assert_eq!(other.ask(&get("/hello")), HELLO);
+    assert_eq!(server.factory.connection_count(), 1);
+}

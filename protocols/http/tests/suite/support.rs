@@ -82,6 +82,7 @@ impl Seen {
             "/hello" => Response::text(StatusCode::OK, "hello").into(),
             "/big" => Response::new(StatusCode::OK).with_body(vec![b'x'; 1 << 20]).into(),
             "/empty" => Response::new(StatusCode::NO_CONTENT).into(),
+            "/panic" => panic!("the test asked for it"),
             "/fail" => Deferred::fail(std::io::Error::other("the disk is on fire")).into(),
             "/collect" => request
                 .body
