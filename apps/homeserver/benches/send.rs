@@ -9,9 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use homeserver::events::{ClientTransaction, NewRoom, RoomWriter, WriteError};
-use homeserver::model::{EventDraft, EventSigner, RoomVersion};
+use homeserver::model::{EventDraft, EventSigner, RoomVersion, SigningKeyPair};
 use homeserver::storage::engine::{Durability, LocalDatabase};
-use ruma::signatures::Ed25519KeyPair;
 use ruma::{
     CanonicalJsonObject, MilliSecondsSinceUnixEpoch, OwnedRoomId, OwnedUserId, UserId, uint,
 };
@@ -47,8 +46,7 @@ fn measure(
 ) -> Result<(f64, f64), Box<dyn std::error::Error>> {
     let folder = tempfile::tempdir()?;
     let mut database = LocalDatabase::open(&folder.path().join("bench.db"), durability)?;
-    let ed25519 = pkcs8::ObjectIdentifier::new("1.3.101.112")?;
-    let key = Ed25519KeyPair::new(ed25519, &[7; 32], None, "bench".to_owned())?;
+    let key = SigningKeyPair::new("bench", &[7; 32])?;
     let writer = RoomWriter::new(Arc::new(EventSigner::new("bench".try_into()?, key)));
     let room = make_room(&mut database, &writer)?;
 

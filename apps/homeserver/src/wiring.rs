@@ -39,7 +39,7 @@ use crate::handlers::sessions::Sessions;
 use crate::handlers::state::RoomState;
 use crate::handlers::sync::ClientSync;
 use crate::handlers::typing::Typing;
-use crate::model::{EventSigner, RoomVersion};
+use crate::model::{EventSigner, RoomVersion, SigningKeyPair};
 use crate::storage::engine::{Database, Durability};
 use crate::storage::schema;
 
@@ -68,10 +68,9 @@ pub struct Homeserver {
 /// [`StorageError`](crate::storage::StorageError) if the database cannot be opened.
 pub fn build(config: &Config, prepared: &Prepared, reactor: &Reactor) -> Deferred<Homeserver> {
     let config = config.clone();
-    let signer = prepared
-        .signing_key
-        .key_pair()
-        .map(|key_pair| Arc::new(EventSigner::new(config.server_name.clone(), key_pair)));
+    let key = &prepared.signing_key;
+    let signer = SigningKeyPair::new(key.version(), key.seed())
+        .map(|pair| Arc::new(EventSigner::new(config.server_name.clone(), pair)));
     let prepared = prepared.clone();
     let reactor = reactor.clone();
     let database = Database::open(
@@ -89,7 +88,7 @@ pub fn build(config: &Config, prepared: &Prepared, reactor: &Reactor) -> Deferre
         let history = History::new(&reactor, database.clone(), sync.caches().clone());
         let members = RoomMembers::new(&reactor, database.clone(), sync.caches().clone());
         let limiter = Rc::new(RateLimiter::new(&config.rate_limits));
-        let writer = RoomWriter::new(signer.ok_or(UnusableKey)?);
+        let writer = RoomWriter::new(signer?);
         let work = RoomWork::new(reactor.clone(), database.clone(), writer, Rc::clone(&limiter));
         let no_rooms = Rc::new(NoRooms);
         let rooms = RoomHooks { leave: no_rooms.clone(), profile: no_rooms };
@@ -259,11 +258,6 @@ impl Service for HttpListener {
         self.factory.drain()
     }
 }
-
-/// The signing key's file holds no key that can sign.
-#[derive(Debug, thiserror::Error)]
-#[error("the signing key cannot be used; restore its file from a backup")]
-struct UnusableKey;
 
 /// A listener could not be opened.
 #[derive(Debug, thiserror::Error)]

@@ -5,7 +5,6 @@
 use std::sync::Arc;
 
 use ruma::api::IncomingRequestExt as _;
-use ruma::signatures::Ed25519KeyPair;
 use ruma::{
     CanonicalJsonObject, MilliSecondsSinceUnixEpoch, OwnedRoomId, OwnedUserId, RoomId, UInt, UserId,
 };
@@ -17,7 +16,7 @@ use super::room_error::RoomError;
 use super::room_work::Tools;
 use super::rooms::{self, Order, Publication};
 use crate::events::RoomWriter;
-use crate::model::{EventDraft, EventSigner, RoomVersion};
+use crate::model::{EventDraft, EventSigner, RoomVersion, SigningKeyPair};
 use crate::storage::databases::main::rooms as room_rows;
 use crate::storage::databases::main::{current_state, events, profiles};
 use crate::storage::engine::{Durability, LocalDatabase, Txn, WriteTxn};
@@ -55,8 +54,7 @@ impl TestRooms {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("test.db");
         let database = LocalDatabase::open(&path, Durability::Process).expect("a database");
-        let oid = pkcs8::ObjectIdentifier::new_unwrap("1.3.101.112");
-        let key_pair = Ed25519KeyPair::new(oid, &[7; 32], None, "1".to_owned()).expect("a key");
+        let key_pair = SigningKeyPair::new("1", &[7; 32]).expect("a key");
         let signer = EventSigner::new("hs".try_into().expect("a name"), key_pair);
         let writer = RoomWriter::new(Arc::new(signer));
         Self { database, writer, now_ms: 1_000_000, _folder: folder }

@@ -2,13 +2,14 @@
 
 use std::fmt;
 
-use ruma::signatures::{Ed25519KeyPair, hash_and_sign_event};
+use ruma::signatures::hash_and_sign_event;
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId,
     OwnedServerName, OwnedUserId, RoomId, ServerName, UInt,
 };
 
 use super::event::{EventError, Pdu};
+use super::key_pair::SigningKeyPair;
 use super::room_version::RoomVersion;
 
 /// The greatest depth an event may have (room versions 6 and up).
@@ -32,12 +33,12 @@ pub enum BuildError {
 /// The server's name and the key that signs its events. Can be shared between threads.
 pub struct EventSigner {
     server_name: OwnedServerName,
-    key_pair: Ed25519KeyPair,
+    key_pair: SigningKeyPair,
 }
 
 impl EventSigner {
     /// Signs as `server_name`.
-    pub fn new(server_name: OwnedServerName, key_pair: Ed25519KeyPair) -> Self {
+    pub fn new(server_name: OwnedServerName, key_pair: SigningKeyPair) -> Self {
         Self { server_name, key_pair }
     }
 
@@ -47,17 +48,17 @@ impl EventSigner {
     }
 
     /// Returns the key's id, such as `ed25519:a_abcd`.
-    pub fn key_id(&self) -> String {
-        format!("ed25519:{}", self.key_pair.version())
+    pub fn key_id(&self) -> &str {
+        self.key_pair.key_id()
     }
 
     /// Returns the key, for signing what is not an event.
-    pub fn key_pair(&self) -> &Ed25519KeyPair {
+    pub fn key_pair(&self) -> &SigningKeyPair {
         &self.key_pair
     }
 
-    /// Returns the public half of the key.
-    pub fn public_key(&self) -> [u8; 32] {
+    /// Returns the public half of the key, 32 bytes.
+    pub fn public_key(&self) -> &[u8] {
         self.key_pair.public_key()
     }
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ruma::signatures::Ed25519KeyPair;
 use ruma::{
     CanonicalJsonObject, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedUserId, RoomId,
     UInt, UserId,
@@ -11,7 +10,9 @@ use ruma::{
 use serde_json::{Value, json};
 
 use crate::model::auth::{check_against_state, check_without_state, select_auth_events};
-use crate::model::{EventDraft, EventSigner, Forbidden, Pdu, Place, RoomVersion, StateMap};
+use crate::model::{
+    EventDraft, EventSigner, Forbidden, Pdu, Place, RoomVersion, SigningKeyPair, StateMap,
+};
 
 /// The seed of the specification's test vectors.
 pub(crate) const SEED: &str = "YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1";
@@ -19,8 +20,7 @@ pub(crate) const SEED: &str = "YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1";
 pub(crate) fn signer(server_name: &str) -> EventSigner {
     use ruma::serde::{Base64, base64::Standard};
     let seed: Base64<Standard> = Base64::parse(SEED).unwrap();
-    let oid = pkcs8::ObjectIdentifier::new_unwrap("1.3.101.112");
-    let key_pair = Ed25519KeyPair::new(oid, seed.as_bytes(), None, "1".to_owned()).unwrap();
+    let key_pair = SigningKeyPair::new("1", seed.as_bytes().try_into().unwrap()).unwrap();
     EventSigner::new(server_name.try_into().unwrap(), key_pair)
 }
 
