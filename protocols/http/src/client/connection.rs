@@ -21,7 +21,7 @@ use crate::limits::{
     DISCARD_BYTES_MAX, INLINE_BODY_BYTES_MAX, Limits, STASH_BYTES_MAX, WHOLE_BODY_BYTES_MAX,
 };
 use crate::outgoing::{BodyWriter, OutgoingBody, WriterOwner};
-use crate::pace::{Overdue, Pace, Phase};
+use crate::pace::{Pace, Phase};
 use crate::response::{ClientCodec, ResponseEvent};
 
 /// The [`Protocol`] of one connection; only hands on.
@@ -64,34 +64,34 @@ impl Drop for ClientProtocol {
 
 pub(super) struct ClientConnection {
     pool: Weak<Pool>,
-    me: Weak<ClientConnection>,
-    reactor: ropewalk::Reactor,
-    limits: Limits,
-    transport: OnceCell<Transport>,
-    state: RefCell<State>,
+    pub(super) me: Weak<ClientConnection>,
+    pub(super) reactor: ropewalk::Reactor,
+    pub(super) limits: Limits,
+    pub(super) transport: OnceCell<Transport>,
+    pub(super) state: RefCell<State>,
     written_bytes: Cell<u64>,
     is_busy: Cell<bool>,
 }
 
-struct State {
+pub(super) struct State {
     codec: ClientCodec,
     stash: BytesMut,
-    current: Option<Current>,
+    pub(super) current: Option<Current>,
     is_closed: bool,
     is_input_over: bool,
     is_reading_paused: bool,
-    pace: Pace,
-    timer: Option<DelayedCall>,
-    timer_at: Instant,
+    pub(super) pace: Pace,
+    pub(super) timer: Option<DelayedCall>,
+    pub(super) timer_at: Instant,
 }
 
 /// The request that is under way.
-struct Current {
+pub(super) struct Current {
     number: u64,
     /// Until the head has come.
     awaited: Option<Awaited>,
     /// From then on, until the body is complete.
-    inflow: Option<Rc<Inflow>>,
+    pub(super) inflow: Option<Rc<Inflow>>,
     is_sent: bool,
     keep_alive: bool,
 }
@@ -104,7 +104,7 @@ struct Awaited {
 }
 
 /// Later than any deadline.
-const NEVER: Instant = Instant::from_nanos(u64::MAX);
+pub(super) const NEVER: Instant = Instant::from_nanos(u64::MAX);
 
 impl ClientConnection {
     pub(super) fn new(pool: &Rc<Pool>) -> Rc<Self> {
@@ -187,7 +187,7 @@ impl ClientConnection {
         transport.write_bytes(bytes);
     }
 
-    fn sent_bytes(&self, transport: &Transport) -> u64 {
+    pub(super) fn sent_bytes(&self, transport: &Transport) -> u64 {
         self.written_bytes.get().saturating_sub(transport.buffered_bytes() as u64)
     }
 
@@ -381,7 +381,7 @@ impl ClientConnection {
     }
 
     /// Fails the request that is under way, or has it sent once more.
-    fn fail(&self, error: ClientError) {
+    pub(super) fn fail(&self, error: ClientError) {
         let mut state = self.state.borrow_mut();
         state.is_closed = true;
         state.stash = BytesMut::new();
@@ -443,56 +443,6 @@ impl ClientConnection {
         } else {
             transport.resume_producing();
         }
-    }
-
-    /// Sees to it that the timer goes off no later than the next deadline.
-    fn arm(&self, state: &mut State, now: Instant) {
-        let Some(deadline) = state.pace.next_deadline(&self.limits) else { return };
-        if deadline >= state.timer_at {
-            return;
-        }
-        state.timer_at = deadline;
-        if let Some(timer) = state.timer.take() {
-            timer.cancel();
-        }
-        let me = self.me.clone();
-        let fire = move || {
-            if let Some(connection) = me.upgrade() {
-                connection.timer_fired();
-            }
-        };
-        let delay = deadline.since(now);
-        let timer = LogContext::sentinel().run(|| self.reactor.call_later(delay, fire));
-        state.timer = Some(timer);
-    }
-
-    fn timer_fired(&self) {
-        let Some(transport) = self.transport.get() else { return };
-        let now = self.reactor.now();
-        let mut guard = self.state.borrow_mut();
-        let state = &mut *guard;
-        state.timer = None;
-        state.timer_at = NEVER;
-        let inflow = state.current.as_ref().and_then(|current| current.inflow.as_ref());
-        let received = inflow.map_or(0, |inflow| inflow.received_bytes());
-        let is_unsent = transport.buffered_bytes() > 0;
-        let sent = self.sent_bytes(transport);
-        match state.pace.overdue(now, &self.limits, received, sent, is_unsent) {
-            None => return self.arm(state, now),
-            Some(Overdue::Head) if is_unsent => {
-                // The server's time begins when it has the whole request.
-                state.pace.enter(Phase::Head, now);
-                return self.arm(state, now);
-            }
-            Some(Overdue::Idle) => {
-                drop(guard);
-                return self.close();
-            }
-            Some(_) => {}
-        }
-        drop(guard);
-        self.fail(ClientError::ResponseTimeout { limit: self.limits.head_timeout });
-        self.abort();
     }
 }
 

@@ -1,6 +1,7 @@
 //! The client: requests to one host, over connections that are kept and used again.
 
 mod connection;
+mod deadlines;
 mod pool;
 mod request;
 

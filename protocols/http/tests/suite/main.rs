@@ -1,6 +1,7 @@
 //! All integration tests of the crate in one binary.
 
 mod client;
+mod mutation;
 mod request;
 mod response;
 mod server;
