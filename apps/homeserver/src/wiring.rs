@@ -23,14 +23,12 @@ use crate::api::router::{BODY_BYTES_MAX, Router};
 use crate::config::first_start::{self, Prepared};
 use crate::config::{Config, lock_file};
 use crate::events::RoomWriter;
-use crate::handlers::accounts::LeaveRooms;
 use crate::handlers::directory::Directory;
 use crate::handlers::history::History;
 use crate::handlers::housekeeping::Housekeeping;
 use crate::handlers::members::RoomMembers;
 use crate::handlers::membership::Memberships;
 use crate::handlers::messages_send::Messages;
-use crate::handlers::profiles::ProfileInRooms;
 use crate::handlers::rate_limits::RateLimiter;
 use crate::handlers::receipts::Receipts;
 use crate::handlers::room_work::RoomWork;
@@ -90,8 +88,8 @@ pub fn build(config: &Config, prepared: &Prepared, reactor: &Reactor) -> Deferre
         let limiter = Rc::new(RateLimiter::new(&config.rate_limits));
         let writer = RoomWriter::new(signer?);
         let work = RoomWork::new(reactor.clone(), database.clone(), writer, Rc::clone(&limiter));
-        let no_rooms = Rc::new(NoRooms);
-        let rooms = RoomHooks { leave: no_rooms.clone(), profile: no_rooms };
+        let memberships = Rc::new(Memberships::new(work.clone()));
+        let rooms = RoomHooks { leave: memberships.clone(), profile: memberships };
         let parts = Shared { reactor: &reactor, database: &database, limiter: &limiter };
         let accounts = AccountParts::new(&config, &prepared, parts, &sessions, rooms);
         let mut router = Router::new(reactor, Rc::clone(&sessions));
@@ -273,19 +271,4 @@ fn resolve(host: &str, port: u16) -> io::Result<SocketAddr> {
     (bare, port).to_socket_addrs()?.next().ok_or_else(|| {
         io::Error::new(io::ErrorKind::NotFound, format!("{host:?} is no address of this machine"))
     })
-}
-
-/// Stands in for the rooms' part until that is connected.
-struct NoRooms;
-
-impl LeaveRooms for NoRooms {
-    fn leave_all_rooms(&self, _: &ruma::UserId) -> Deferred<()> {
-        Deferred::succeed(())
-    }
-}
-
-impl ProfileInRooms for NoRooms {
-    fn profile_changed(&self, _: &ruma::UserId) -> Deferred<()> {
-        Deferred::succeed(())
-    }
 }

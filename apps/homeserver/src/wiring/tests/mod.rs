@@ -16,6 +16,7 @@ use crate::storage::StorageError;
 use crate::storage::databases::main::access_tokens::{self, TokenHash};
 use crate::storage::databases::main::{devices, users};
 
+mod accounts;
 mod rooms;
 
 /// A homeserver called `localhost`, and a client that speaks for anybody.
