@@ -36,6 +36,7 @@ use crate::handlers::rooms::{Publication, Rooms};
 use crate::handlers::sessions::Sessions;
 use crate::handlers::state::RoomState;
 use crate::handlers::sync::ClientSync;
+use crate::handlers::sync::question::ReadCaches;
 use crate::handlers::typing::Typing;
 use crate::model::{EventSigner, RoomVersion, SigningKeyPair};
 use crate::storage::engine::{Database, Durability};
@@ -99,7 +100,7 @@ pub fn build(config: &Config, prepared: &Prepared, reactor: &Reactor) -> Deferre
         client::history::routes(&mut router, &history);
         client::members::routes(&mut router, &members);
         client::receipts::routes(&mut router, &receipts);
-        room_routes(&mut router, &config, &work, &sessions)?;
+        room_routes(&mut router, &config, &work, &sessions, sync.caches())?;
         client::sync::routes(&mut router, &sync);
         client::typing::routes(&mut router, &typing);
         let handler = Rc::new(router.finish()?);
@@ -113,6 +114,7 @@ fn room_routes(
     config: &Config,
     work: &RoomWork,
     sessions: &Rc<Sessions>,
+    caches: &Arc<ReadCaches>,
 ) -> Result<(), Failure> {
     let publication = match config.room_directory.allow_publication {
         true => Publication::Allowed,
@@ -123,13 +125,13 @@ fn room_routes(
         false => Readers::Users,
     };
     let version = RoomVersion::try_from(config.default_room_version.as_str())?;
-    let directory = Directory::new(work.clone(), publication);
+    let directory = Directory::new(work.clone(), caches.clone(), publication);
     client::create_room::routes(router, &Rooms::new(work.clone(), version, publication));
     client::directory::routes(router, &directory);
     client::membership::routes(router, &Memberships::new(work.clone()));
     client::public_rooms::routes(router, &directory, sessions, readers);
     client::send::routes(router, &Messages::new(work.clone()));
-    client::state::routes(router, &RoomState::new(work.clone()));
+    client::state::routes(router, &RoomState::new(work.clone(), caches.clone()));
     Ok(())
 }
 

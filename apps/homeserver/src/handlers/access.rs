@@ -1,8 +1,8 @@
 //! Who may look into a room at all, and how far: members, those who have left, and everybody where the
 //! room's history is world-readable.
 //!
-//! The rules are Synapse's: a room that one may not look into and a room that does not exist are
-//! answered alike, so that nobody learns of rooms by asking.
+//! As in Synapse, a room that one may not look into and a room that does not exist are answered alike,
+//! so that nobody learns of rooms by asking.
 
 use ropewalk::Failure;
 use ruma::{RoomId, UserId};
@@ -12,7 +12,7 @@ use super::rendered::content_of;
 use crate::model::{HistoryVisibility, Membership};
 use crate::storage::StorageError;
 use crate::storage::databases::main::rooms::{self, Room};
-use crate::storage::databases::main::{current_state, reader_rooms, shown_events};
+use crate::storage::databases::main::{current_state, memberships, reader_rooms, shown_events};
 use crate::storage::engine::Txn;
 use crate::storage::keys::EventKey;
 
@@ -53,11 +53,13 @@ pub(crate) fn of_reader(
         ))
     };
     let room = rooms::find(txn, room_id)?.ok_or_else(forbidden)?;
+    let mut left_by = None;
     if let Some(standing) = reader_rooms::one(txn, reader, room.key)? {
         match standing.membership {
             Membership::Join => return Ok((room, Access::Joined)),
-            Membership::Leave if !standing.forgotten => {
-                return Ok((room, Access::Left(standing.event)));
+            // Who has only declined an invitation, or was banned in advance, has never been in it.
+            Membership::Ban | Membership::Leave if !standing.forgotten => {
+                left_by = memberships::left_by(txn, room.key, reader)?;
             }
             _ => {}
         }
@@ -65,7 +67,10 @@ pub(crate) fn of_reader(
     if is_world_readable(txn, &room)? {
         return Ok((room, Access::Peeking));
     }
-    Err(forbidden().into())
+    match left_by {
+        Some(event) => Ok((room, Access::Left(event))),
+        None => Err(forbidden().into()),
+    }
 }
 
 fn is_world_readable(txn: &Txn<'_>, room: &Room) -> Result<bool, StorageError> {

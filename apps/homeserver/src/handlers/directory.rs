@@ -1,12 +1,16 @@
 //! Aliases of rooms, and which rooms the directory lists.
 
+use std::sync::Arc;
+
 use ropewalk::Failure;
 use ruma::{OwnedRoomAliasId, OwnedRoomId, RoomAliasId, RoomId, ServerName, UserId};
 
 use super::Refusal;
+use super::access::{self, Access};
 use super::room_error::{RoomError, not_in_room};
 use super::room_work::{RoomWork, Tools};
 use super::rooms::Publication;
+use super::sync::question::ReadCaches;
 use crate::events::WriteError;
 use crate::model::{EventDraft, PowerLevels};
 use crate::storage::controllers::load;
@@ -22,13 +26,14 @@ mod tests;
 #[derive(Clone)]
 pub struct Directory {
     work: RoomWork,
+    caches: Arc<ReadCaches>,
     publication: Publication,
 }
 
 impl Directory {
-    /// Works with `work`.
-    pub fn new(work: RoomWork, publication: Publication) -> Self {
-        Self { work, publication }
+    /// Works with `work`, sharing caches with other readers.
+    pub(crate) fn new(work: RoomWork, caches: Arc<ReadCaches>, publication: Publication) -> Self {
+        Self { work, caches, publication }
     }
 
     /// Returns the room that an alias stands for.
@@ -74,9 +79,9 @@ impl Directory {
     ) -> Result<Vec<OwnedRoomAliasId>, Failure> {
         let (who, room_id) = (who.to_owned(), room_id.to_owned());
         self.work
-            .read(move |txn| match super::state::seen_by(txn, &who, &room_id)? {
-                (_, super::state::Seen::Current) => Ok(room_aliases::of_room(txn, &room_id)?),
-                (_, super::state::Seen::Past(_)) => Err(not_in_room().into()),
+            .read(move |txn| match access::of_reader(txn, &who, &room_id)? {
+                (_, Access::Left(_)) => Err(not_in_room().into()),
+                (_, Access::Joined | Access::Peeking) => Ok(room_aliases::of_room(txn, &room_id)?),
             })
             .await
     }

@@ -119,7 +119,7 @@ impl Memberships {
     /// Returns the rooms that `who` is in, in order of their ids.
     pub(crate) async fn joined_rooms(&self, who: &UserId) -> Result<Vec<OwnedRoomId>, Failure> {
         let who = who.to_owned();
-        self.work.read(move |txn| joined_rooms(txn, &who)).await
+        self.work.read(move |txn| Ok(joined_rooms(txn, &who)?)).await
     }
 
     /// Makes a change of his own in each room that `who` is in; if it is leaving, in those that he is

@@ -8,12 +8,10 @@ use ruma::{EventId, OwnedEventId, RoomId, TransactionId};
 
 use super::Refusal;
 use super::rate_limits::Action as Limited;
-use super::room_error::refuse_json;
 use super::room_work::RoomWork;
 use super::sessions::Requester;
 use crate::events::ClientTransaction;
 use crate::model::EventDraft;
-use crate::model::canonical::parse_object;
 
 #[cfg(test)]
 mod tests;
@@ -46,7 +44,7 @@ impl Messages {
         event_type: &str,
         content: &str,
     ) -> Result<OwnedEventId, Failure> {
-        let content = parse_object(content).map_err(|error| refuse_json(&error))?;
+        let content = self.work.parse_content(content).await?;
         let who = sending.who.user_id.clone();
         let mut draft = EventDraft::message(who, event_type, content);
         if event_type == "m.room.redaction" {

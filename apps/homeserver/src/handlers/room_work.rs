@@ -3,13 +3,18 @@
 use std::rc::Rc;
 
 use ropewalk::{Deferred, Failure, Reactor};
-use ruma::{MilliSecondsSinceUnixEpoch, ServerName, UInt, UserId};
+use ruma::{CanonicalJsonObject, MilliSecondsSinceUnixEpoch, ServerName, UInt, UserId};
 
 use super::rate_limits::{Action, RateLimiter};
-use super::room_error::RoomError;
+use super::room_error::{RoomError, refuse_json};
 use super::{Refusal, wall_clock_ms};
 use crate::events::RoomWriter;
+use crate::model::canonical::parse_object;
 use crate::storage::engine::{Database, Txn, WriteTxn};
+
+/// Contents over this many bytes are parsed in the thread pool, because parsing them would hold the
+/// loop. None that is much longer can become an event, but escapes and blanks do not count there.
+const CONTENT_BYTES_ON_LOOP_MAX: usize = 64 << 10;
 
 /// A cheap handle on what rooms need.
 #[derive(Clone)]
@@ -59,8 +64,23 @@ impl RoomWork {
 
     /// Returns the time of day, as events state it.
     pub(crate) fn now(&self) -> MilliSecondsSinceUnixEpoch {
-        let ms = UInt::try_from(wall_clock_ms(&self.reactor)).unwrap_or(UInt::MIN);
+        let ms = UInt::try_from(self.now_ms()).unwrap_or(UInt::MIN);
         MilliSecondsSinceUnixEpoch(ms)
+    }
+
+    /// The same as a number of ms since 1970.
+    pub(crate) fn now_ms(&self) -> i64 {
+        wall_clock_ms(&self.reactor)
+    }
+
+    /// Reads the content of an event that a client wants to send; a long one in the thread pool.
+    pub(crate) async fn parse_content(&self, text: &str) -> Result<CanonicalJsonObject, Failure> {
+        let parse = |text: &str| parse_object(text).map_err(|error| refuse_json(&error));
+        if text.len() <= CONTENT_BYTES_ON_LOOP_MAX {
+            return Ok(parse(text)?);
+        }
+        let text = text.to_owned();
+        self.reactor.defer_to_thread(move || parse(&text)).await
     }
 
     /// Returns bytes that nobody can guess.
@@ -81,7 +101,7 @@ impl RoomWork {
     /// Runs `f` in a snapshot.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
-        f: impl FnOnce(&Txn<'_>) -> Result<T, RoomError> + Send + 'static,
+        f: impl FnOnce(&Txn<'_>) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
         self.database.read(f).await
     }

@@ -1,22 +1,26 @@
 //! Setting and reading the state of rooms.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use ropewalk::Failure;
 use ruma::{OwnedEventId, OwnedRoomId, RoomId, UserId};
 
 use super::Refusal;
+use super::access::{self, Access};
 use super::rate_limits::Action as Limited;
-use super::room_error::{RoomError, not_in_room, refuse_json};
+use super::rendered::{Reading, RenderedEvent, Renderer, write_list};
 use super::room_work::RoomWork;
 use super::sessions::Requester;
-use super::state_events;
-use crate::model::canonical::parse_object;
-use crate::model::{EventDraft, HistoryVisibility};
-use crate::storage::databases::main::rooms::{self, Room};
-use crate::storage::databases::main::{current_state, events, memberships};
+use super::sync::filter::EventForm;
+use super::sync::question::ReadCaches;
+use crate::model::EventDraft;
+use crate::storage::StorageError;
+use crate::storage::databases::main::current_state;
+use crate::storage::databases::main::shown_events::{self, StatePart};
 use crate::storage::databases::state::groups;
 use crate::storage::engine::Txn;
-use crate::storage::keys::{EventKey, StateGroup};
+use crate::storage::keys::StateGroup;
 
 mod checks;
 #[cfg(test)]
@@ -26,6 +30,7 @@ mod tests;
 #[derive(Clone)]
 pub struct RoomState {
     work: RoomWork,
+    caches: Arc<ReadCaches>,
 }
 
 /// Which entry of a room's state.
@@ -46,9 +51,9 @@ pub(crate) enum Shape {
 }
 
 impl RoomState {
-    /// Works with `work`.
-    pub fn new(work: RoomWork) -> Self {
-        Self { work }
+    /// Works with `work`, sharing caches with other readers.
+    pub(crate) fn new(work: RoomWork, caches: Arc<ReadCaches>) -> Self {
+        Self { work, caches }
     }
 
     /// Sets an entry to the content that the client wrote; returns the id of the event that did it.
@@ -59,7 +64,7 @@ impl RoomState {
         content: &str,
     ) -> Result<OwnedEventId, Failure> {
         self.work.admit(Limited::Message, &who.user_id)?;
-        let content = parse_object(content).map_err(|error| refuse_json(&error))?;
+        let content = self.work.parse_content(content).await?;
         let EntryName { room_id, event_type, state_key } = name;
         let draft = EventDraft::state(who.user_id.clone(), event_type, state_key, content);
         self.work
@@ -72,9 +77,11 @@ impl RoomState {
 
     /// Returns the whole state that `who` may see, as a JSON list of events.
     pub(crate) async fn all(&self, who: &UserId, room_id: &RoomId) -> Result<Bytes, Failure> {
-        let (who, room_id, now_ms) =
-            (who.to_owned(), room_id.to_owned(), self.work.now().get().into());
-        self.work.read(move |txn| all(txn, &who, &room_id, now_ms)).await
+        let (who, room_id, caches) = (who.to_owned(), room_id.to_owned(), self.caches.clone());
+        let now_ms = self.work.now_ms();
+        let look =
+            move |txn: &Txn<'_>| all(txn, Look { who: &who, caches: &caches, now_ms }, &room_id);
+        self.work.read(look).await
     }
 
     /// Returns one entry, as far as `who` may see it, as JSON.
@@ -84,102 +91,73 @@ impl RoomState {
         name: EntryName,
         shape: Shape,
     ) -> Result<Bytes, Failure> {
-        let (who, now_ms) = (who.to_owned(), self.work.now().get().into());
-        self.work.read(move |txn| entry(txn, &who, &name, shape, now_ms)).await
+        let (who, caches, now_ms) = (who.to_owned(), self.caches.clone(), self.work.now_ms());
+        let look = move |txn: &Txn<'_>| {
+            entry(txn, Look { who: &who, caches: &caches, now_ms }, &name, shape)
+        };
+        self.work.read(look).await
     }
 }
 
-/// Which of a room's states somebody sees.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Seen {
-    /// What it is now: members, and everybody where history is world-readable.
-    Current,
-    /// What it was when he left.
-    Past(StateGroup),
+/// Who reads state, and when.
+#[derive(Clone, Copy)]
+struct Look<'a> {
+    who: &'a UserId,
+    caches: &'a ReadCaches,
+    now_ms: i64,
 }
 
-/// Returns the room and what `who` sees of its state.
-///
-/// # Errors
-///
-/// `M_FORBIDDEN` if that is nothing, or if there is no such room: who asks is not to learn which.
-pub(super) fn seen_by(
-    txn: &Txn<'_>,
-    who: &UserId,
-    room_id: &RoomId,
-) -> Result<(Room, Seen), RoomError> {
-    let room = rooms::find(txn, room_id)?.ok_or_else(not_in_room)?;
-    let local = memberships::local(txn, who, room.key)?.filter(|local| !local.forgotten);
-    let membership = local.as_ref().map(|local| local.membership.as_str());
-    if membership == Some("join") || is_world_readable(txn, &room)? {
-        return Ok((room, Seen::Current));
+impl Look<'_> {
+    fn write(self, out: &mut Vec<u8>, event: &RenderedEvent, room_id: &RoomId) {
+        let reading = Reading {
+            user_id: self.who,
+            device_id: None,
+            now_ms: self.now_ms,
+            room_id: Some(room_id),
+        };
+        event.write(out, reading);
     }
-    if let Some(local) = &local
-        && matches!(membership, Some("ban" | "leave"))
-        && was_joined_before(txn, &room, who, local.event)?
-        && let Some(state) = events::by_key(txn, local.event)?.state_after
-    {
-        return Ok((room, Seen::Past(state)));
+}
+
+/// Returns the state that somebody sees if it is not the current one: that after he left.
+fn past_state(txn: &Txn<'_>, access: Access) -> Result<Option<StateGroup>, StorageError> {
+    match access {
+        Access::Joined | Access::Peeking => Ok(None),
+        Access::Left(event) => shown_events::by_key(txn, event, |row| row.state_after()),
     }
-    Err(not_in_room().into())
 }
 
-/// Returns whether `who` was in the room before the event that put him out. Who has only declined an
-/// invitation, or was banned in advance, has seen nothing.
-fn was_joined_before(
-    txn: &Txn<'_>,
-    room: &Room,
-    who: &UserId,
-    left_by: EventKey,
-) -> Result<bool, RoomError> {
-    let Some(before) = events::by_key(txn, left_by)?.state_before else { return Ok(false) };
-    let Some(member) = groups::entry(txn, before, "m.room.member", who.as_str())? else {
-        return Ok(false);
-    };
-    let then = memberships::by_event(txn, member)?.map(|member| member.membership);
-    // Banned after having left: what was seen before stays seen.
-    Ok(match then.as_deref() {
-        Some("join") => true,
-        Some("leave") => memberships::joined_since(txn, room.key, who, EventKey(i64::MIN))?,
-        _ => false,
-    })
-}
-
-fn is_world_readable(txn: &Txn<'_>, room: &Room) -> Result<bool, RoomError> {
-    let content = state_events::current_content(txn, room, "m.room.history_visibility")?;
-    let visibility = content.map(|content| HistoryVisibility::of_content(&content));
-    Ok(visibility == Some(HistoryVisibility::WorldReadable))
-}
-
-fn all(txn: &Txn<'_>, who: &UserId, room_id: &RoomId, now_ms: u64) -> Result<Bytes, RoomError> {
-    let (room, seen) = seen_by(txn, who, room_id)?;
-    let events: Vec<EventKey> = match seen {
-        Seen::Current => current_state::entries(txn, room.key)?.values().copied().collect(),
-        Seen::Past(state) => groups::entries(txn, state)?.values().copied().collect(),
-    };
-    let mut out = vec![b'['];
-    for event in events {
-        if out.len() > 1 {
-            out.push(b',');
+fn all(txn: &Txn<'_>, look: Look<'_>, room_id: &RoomId) -> Result<Bytes, Failure> {
+    let (room, access) = access::of_reader(txn, look.who, room_id)?;
+    let renderer = Renderer::new(txn, &look.caches.events, &EventForm::default());
+    let mut events = Vec::new();
+    match past_state(txn, access)? {
+        Some(state) => {
+            for &event in groups::entries(txn, state)?.values() {
+                events.extend(renderer.by_key(event)?);
+            }
         }
-        state_events::write_event(txn, &mut out, &room, event, now_ms)?;
+        None => shown_events::current_state(txn, room.key, StatePart::All, |row| {
+            events.extend(renderer.render(&row)?);
+            Ok(())
+        })?,
     }
-    out.push(b']');
+    let mut out = Vec::new();
+    write_list(&mut out, &events, |out, event| look.write(out, event, room_id));
     Ok(out.into())
 }
 
-fn entry(
-    txn: &Txn<'_>,
-    who: &UserId,
-    name: &EntryName,
-    shape: Shape,
-    now_ms: u64,
-) -> Result<Bytes, RoomError> {
+fn entry(txn: &Txn<'_>, look: Look<'_>, name: &EntryName, shape: Shape) -> Result<Bytes, Failure> {
     let EntryName { room_id, event_type, state_key } = name;
-    let (room, seen) = seen_by(txn, who, room_id)?;
-    let event = match seen {
-        Seen::Current => current_state::entry(txn, room.key, event_type, state_key)?,
-        Seen::Past(state) => groups::entry(txn, state, event_type, state_key)?,
+    let (room, access) = access::of_reader(txn, look.who, room_id)?;
+    let event = match past_state(txn, access)? {
+        Some(state) => groups::entry(txn, state, event_type, state_key)?,
+        None => current_state::entry(txn, room.key, event_type, state_key)?,
+    };
+    let renderer = Renderer::new(txn, &look.caches.events, &EventForm::default());
+    let event = match event {
+        Some(event) => renderer.by_key(event)?,
+        None => None,
     };
     let Some(event) = event else {
         let message = format!("the room has no state event {event_type:?} with key {state_key:?}");
@@ -187,10 +165,8 @@ fn entry(
     };
     let mut out = Vec::new();
     match shape {
-        Shape::Content => {
-            out.extend_from_slice(state_events::content(txn, &room, event)?.get().as_bytes());
-        }
-        Shape::Event => state_events::write_event(txn, &mut out, &room, event, now_ms)?,
+        Shape::Content => out.extend_from_slice(event.content().as_bytes()),
+        Shape::Event => look.write(&mut out, &event, room_id),
     }
     Ok(out.into())
 }

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use ropewalk::Failure;
 use ruma::api::IncomingRequestExt as _;
 use ruma::{
     CanonicalJsonObject, MilliSecondsSinceUnixEpoch, OwnedRoomId, OwnedUserId, RoomId, UInt, UserId,
@@ -74,7 +75,7 @@ impl TestRooms {
     /// Runs a read. Anything but a refusal fails the test.
     pub(crate) fn read<T>(
         &self,
-        f: impl FnOnce(&Txn<'_>) -> Result<T, RoomError>,
+        f: impl FnOnce(&Txn<'_>) -> Result<T, Failure>,
     ) -> Result<T, Refusal> {
         refusal_of(self.database.read(f))
     }
@@ -185,6 +186,10 @@ impl TestRooms {
     }
 }
 
-fn refusal_of<T>(result: Result<T, RoomError>) -> Result<T, Refusal> {
-    result.map_err(|error| error.refusal().unwrap_or_else(|| panic!("our own fault: {error:?}")))
+fn refusal_of<T, E: Into<Failure>>(result: Result<T, E>) -> Result<T, Refusal> {
+    result.map_err(|error| {
+        let failure = error.into();
+        let refusal = failure.downcast_ref::<Refusal>().cloned();
+        refusal.unwrap_or_else(|| panic!("our own fault: {failure:?}"))
+    })
 }

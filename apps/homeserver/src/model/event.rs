@@ -279,16 +279,6 @@ impl Pdu {
         }
     }
 
-    /// Returns `unsigned` as it is stored, read anew at each call.
-    pub fn unsigned(&self) -> Option<&RawValue> {
-        #[derive(Deserialize)]
-        struct Unsigned<'a> {
-            #[serde(borrow, default)]
-            unsigned: Option<&'a RawValue>,
-        }
-        serde_json::from_str::<Unsigned<'_>>(&self.json).ok()?.unsigned
-    }
-
     /// Returns what this server found out about the event.
     pub fn flags(&self) -> EventFlags {
         self.flags

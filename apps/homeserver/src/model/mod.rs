@@ -1,5 +1,5 @@
 //! The rules of Matrix rooms as plain values and functions: events, room versions, authorisation,
-//! state resolution, redaction, and what clients are shown of an event.
+//! state resolution, redaction, and who may see what.
 //!
 //! Everything here is pure: no database, no clock, no randomness; rows and times are handed in. The
 //! rules themselves (canonical JSON, hashes, signatures, authorisation, resolution) are ruma's. All
@@ -8,7 +8,6 @@
 pub mod auth;
 pub mod build;
 pub mod canonical;
-pub mod client_format;
 pub mod event;
 pub mod key_pair;
 pub mod member;
@@ -22,7 +21,6 @@ pub mod visibility;
 pub use auth::Forbidden;
 pub use build::{BuildError, EventDraft, EventSigner, Place};
 pub use canonical::CanonicalError;
-pub use client_format::{ClientView, write_client_event, write_stripped_event};
 pub use event::{EventError, EventFlags, Pdu};
 pub use key_pair::SigningKeyPair;
 pub use member::{MemberContent, Membership};

@@ -56,16 +56,6 @@ pub fn may_see(
     }
 }
 
-/// Returns whether a user may see an event that itself changes what the answer depends on: the
-/// setting, or the user's own membership. The better of before and after counts.
-pub fn may_see_change(
-    before: (HistoryVisibility, Option<Membership>),
-    after: (HistoryVisibility, Option<Membership>),
-    joined_since: bool,
-) -> bool {
-    may_see(before.0, before.1, joined_since) || may_see(after.0, after.1, joined_since)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,15 +86,6 @@ mod tests {
             let seen = may_see(*visibility, *membership, *joined_since);
             assert_eq!(seen, *expected, "{visibility:?} {membership:?} {joined_since}");
         }
-    }
-
-    #[test]
-    fn one_sees_ones_own_join_and_leave_and_the_change_that_lets_one_in() {
-        assert!(may_see_change((Joined, Some(Invite)), (Joined, Some(Join)), false));
-        assert!(may_see_change((Joined, Some(Join)), (Joined, Some(Leave)), false));
-        assert!(may_see_change((Joined, None), (WorldReadable, None), false));
-        assert!(may_see_change((WorldReadable, None), (Joined, None), false));
-        assert!(!may_see_change((Joined, None), (Invited, None), true));
     }
 
     #[test]

@@ -1,21 +1,22 @@
 //! The list of public rooms: largest first, in pages, searchable.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 use ropewalk::Failure;
 use ruma::directory::{PublicRoomsChunk, PublicRoomsChunkInit, RoomTypeFilter};
 use ruma::room::{JoinRuleKind, RoomType};
 use ruma::{OwnedMxcUri, OwnedRoomAliasId, OwnedRoomId, RoomId, UInt};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::super::Refusal;
 use super::super::room_error::RoomError;
 use super::super::state_events;
+use super::super::sync::question::ReadCaches;
 use super::Directory;
-use crate::model::HistoryVisibility;
-use crate::storage::databases::main::rooms::{self, PublicRoom, Room};
+use crate::storage::StorageError;
+use crate::storage::databases::main::rooms::{self, PublicRoom};
 use crate::storage::engine::Txn;
 
 /// Rooms on a page if the client does not say, and at most.
@@ -51,7 +52,8 @@ pub(crate) struct Page {
 impl Directory {
     /// Returns a page of the list of public rooms.
     pub(crate) async fn public_rooms(&self, query: Query) -> Result<Page, Failure> {
-        self.work.read(move |txn| public_rooms(txn, &query)).await
+        let caches = self.caches.clone();
+        self.work.read(move |txn| Ok(public_rooms(txn, &caches, &query)?)).await
     }
 }
 
@@ -102,7 +104,11 @@ impl Cursor {
     }
 }
 
-pub(super) fn public_rooms(txn: &Txn<'_>, query: &Query) -> Result<Page, RoomError> {
+pub(super) fn public_rooms(
+    txn: &Txn<'_>,
+    caches: &ReadCaches,
+    query: &Query,
+) -> Result<Page, RoomError> {
     let limit = query.limit.map_or(PAGE_ROOMS, |limit| {
         usize::try_from(u64::from(limit)).unwrap_or(usize::MAX).clamp(1, PAGE_ROOMS_MAX)
     });
@@ -138,7 +144,7 @@ pub(super) fn public_rooms(txn: &Txn<'_>, query: &Query) -> Result<Page, RoomErr
         if cursor.as_ref().is_some_and(|cursor| !cursor.is_passed_by(&room)) {
             continue;
         }
-        let chunk = describe(txn, &room)?;
+        let chunk = describe(txn, caches, &room)?;
         if !is_reachable(&chunk) || !is_wanted(&chunk, search.as_deref(), &query.room_types) {
             continue;
         }
@@ -189,14 +195,21 @@ fn is_wanted(room: &PublicRoomsChunk, search: Option<&str>, room_types: &[RoomTy
 }
 
 /// Reads what the list shows of a room out of its state; what cannot be read is left out.
-fn describe(txn: &Txn<'_>, room: &PublicRoom) -> Result<PublicRoomsChunk, RoomError> {
+fn describe(
+    txn: &Txn<'_>,
+    caches: &ReadCaches,
+    room: &PublicRoom,
+) -> Result<PublicRoomsChunk, RoomError> {
     let mut chunk = PublicRoomsChunk::from(PublicRoomsChunkInit {
         num_joined_members: UInt::try_from(room.joined_count).unwrap_or_default(),
         room_id: room.room.room_id.clone(),
         world_readable: false,
         guest_can_join: false,
     });
-    let field = |event_type, name| text_field(txn, &room.room, event_type, name);
+    let field = |event_type: &str, name: &str| -> Result<Option<String>, StorageError> {
+        let event = state_events::current(txn, caches, room.room.key, event_type)?;
+        Ok(event.and_then(|event| text_in(event.content(), name)))
+    };
     chunk.name = field("m.room.name", "name")?.filter(|name: &String| !name.is_empty());
     chunk.topic = field("m.room.topic", "topic")?;
     chunk.canonical_alias = parsed::<OwnedRoomAliasId>(field("m.room.canonical_alias", "alias")?);
@@ -207,28 +220,15 @@ fn describe(txn: &Txn<'_>, room: &PublicRoom) -> Result<PublicRoomsChunk, RoomEr
     // A room without rules is closed.
     chunk.join_rule =
         field("m.room.join_rules", "join_rule")?.map_or(JoinRuleKind::Invite, JoinRuleKind::from);
-    let visibility = state_events::current_content(txn, &room.room, "m.room.history_visibility")?
-        .map(|content| HistoryVisibility::of_content(&content));
-    chunk.world_readable = visibility == Some(HistoryVisibility::WorldReadable);
+    let visibility = field("m.room.history_visibility", "history_visibility")?;
+    chunk.world_readable = visibility.as_deref() == Some("world_readable");
     Ok(chunk)
 }
 
-fn text_field(
-    txn: &Txn<'_>,
-    room: &Room,
-    event_type: &str,
-    name: &str,
-) -> Result<Option<String>, RoomError> {
-    #[derive(Deserialize)]
-    #[serde(transparent)]
-    struct Fields<'a>(#[serde(borrow)] std::collections::BTreeMap<String, &'a RawValue>);
-    let Some(content) = state_events::current_content(txn, room, event_type)? else {
-        return Ok(None);
-    };
-    let Ok(Fields(fields)) = serde_json::from_str::<Fields<'_>>(content.get()) else {
-        return Ok(None);
-    };
-    Ok(fields.get(name).and_then(|value| serde_json::from_str(value.get()).ok()))
+/// Returns a field of a content if it is text.
+fn text_in(content: &str, name: &str) -> Option<String> {
+    let fields: BTreeMap<String, &RawValue> = serde_json::from_str(content).ok()?;
+    serde_json::from_str(fields.get(name)?.get()).ok()
 }
 
 fn parsed<T: DeserializeOwned>(text: Option<String>) -> Option<T> {

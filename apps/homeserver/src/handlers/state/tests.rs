@@ -3,7 +3,7 @@
 use ruma::{OwnedRoomId, RoomId};
 use serde_json::{Value, json};
 
-use super::{EntryName, Shape, all, checks, entry};
+use super::{EntryName, Look, ReadCaches, Shape, all, checks, entry};
 use crate::handlers::Refusal;
 use crate::handlers::membership::Change;
 use crate::handlers::test_rooms::{TestRooms, errcode, object, user};
@@ -25,6 +25,10 @@ fn set(
     })
 }
 
+fn look<'a>(who: &'a ruma::UserId, caches: &'a ReadCaches) -> Look<'a> {
+    Look { who, caches, now_ms: 9_999_999 }
+}
+
 fn get(
     rooms: &TestRooms,
     room_id: &OwnedRoomId,
@@ -37,12 +41,14 @@ fn get(
         event_type: event_type.to_owned(),
         state_key: String::new(),
     };
-    let json = rooms.read(|txn| entry(txn, &user(who), &name, shape, 9_999_999))?;
+    let caches = ReadCaches::default();
+    let json = rooms.read(|txn| entry(txn, look(&user(who), &caches), &name, shape))?;
     Ok(serde_json::from_slice(&json).expect("JSON"))
 }
 
 fn get_all(rooms: &TestRooms, room_id: &RoomId, who: &str) -> Result<Vec<Value>, Refusal> {
-    let json = rooms.read(|txn| all(txn, &user(who), room_id, 9_999_999))?;
+    let caches = ReadCaches::default();
+    let json = rooms.read(|txn| all(txn, look(&user(who), &caches), room_id))?;
     Ok(serde_json::from_slice(&json).expect("JSON"))
 }
 

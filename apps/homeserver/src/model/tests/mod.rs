@@ -1,7 +1,6 @@
 //! Tests of the rules as a whole: vectors, authorisation, redaction, resolution.
 
 mod auth;
-mod client_format;
 mod events;
 mod redaction;
 mod resolution;

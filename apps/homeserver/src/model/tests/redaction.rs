@@ -1,13 +1,10 @@
-//! What redaction keeps, by version, and when it takes effect.
+//! What redaction keeps, by version; and power levels.
 
-use std::sync::Arc;
-
-use ruma::EventId;
 use serde_json::{Value, json};
 
 use super::rooms::{Room, user};
-use crate::model::redact::{redacted_json, takes_effect};
-use crate::model::{EventFlags, Pdu, PowerLevels, RoomVersion};
+use crate::model::redact::redacted_json;
+use crate::model::{Pdu, PowerLevels, RoomVersion};
 
 #[test]
 fn content_keeps_what_the_version_says() {
@@ -161,54 +158,6 @@ fn redaction_does_not_change_the_event_id() {
         assert!(!redacted.contains("secret"));
         let again = Pdu::from_foreign(version, &redacted).unwrap();
         assert_eq!(again.event_id(), sent.event_id(), "{version}");
-    }
-}
-
-#[test]
-fn a_redaction_takes_effect_by_power_or_by_server() {
-    for version in RoomVersion::ALL {
-        let mut room = Room::new(version, "a");
-        room.send("a", "m.room.join_rules", Some(""), json!({"join_rule": "public"})).unwrap();
-        for name in ["b", "c:elsewhere", "d:elsewhere"] {
-            room.member(name, name, "join").unwrap();
-        }
-        let redaction_of = |room: &mut Room, sender: &str, target: &EventId| {
-            let mut content = json!({});
-            if version.redacts_in_content() {
-                content["redacts"] = target.as_str().into();
-            }
-            let event = room.build(sender, "m.room.redaction", None, content).unwrap();
-            if version.redacts_in_content() {
-                return event;
-            }
-            let mut value: Value = serde_json::from_str(event.json()).unwrap();
-            value["redacts"] = target.as_str().into();
-            Arc::new(Pdu::from_foreign(version, &value.to_string()).unwrap())
-        };
-        let levels = PowerLevels::new(version, &room.create, None).unwrap();
-        let target = room.send("c:elsewhere", "m.room.message", None, json!({})).unwrap();
-        for (why, sender, expected) in [
-            ("the creator has the power", "a", true),
-            ("no power, another server", "b", false),
-            ("the same user", "c:elsewhere", true),
-            ("the same server", "d:elsewhere", true),
-        ] {
-            let redaction = redaction_of(&mut room, sender, target.event_id());
-            let effect = takes_effect(version, &redaction, &target, &levels).unwrap();
-            assert_eq!(effect, expected, "{why} in {version}");
-        }
-        let create = room.create.clone();
-        let redaction = redaction_of(&mut room, "a", create.event_id());
-        assert!(
-            !takes_effect(version, &redaction, &create, &levels).unwrap(),
-            "create events stay"
-        );
-        let other = redaction_of(&mut room, "a", EventId::parse("$other").unwrap().as_ref());
-        assert!(!takes_effect(version, &other, &target, &levels).unwrap(), "another target");
-        let rejected = EventFlags { rejected: true, ..EventFlags::default() };
-        let good = redaction_of(&mut room, "a", target.event_id());
-        let bad = (*good).clone().with_flags(rejected);
-        assert!(!takes_effect(version, &bad, &target, &levels).unwrap(), "a rejected redaction");
     }
 }
 

@@ -263,3 +263,22 @@ fn sending_is_limited_and_the_wait_is_told() {
     server.clock.advance(Duration::from_millis(wait));
     server.ok("PUT", &path(sent), "ann", json!({"body": "x"}));
 }
+
+#[test]
+fn a_new_name_shows_in_all_rooms_of_its_owner() {
+    let server = server();
+    let public = json!({"preset": "public_chat"});
+    let rooms: Vec<String> = (0..3).map(|_| create(&server, "ann", public.clone())).collect();
+    for room in &rooms[..2] {
+        server.ok("POST", &format!("join/{room}"), "bob", json!({}));
+    }
+    let name = json!({"displayname": "Bobby"});
+    server.ok("PUT", "profile/@bob:localhost/displayname", "bob", name);
+    for room in &rooms[..2] {
+        let path = format!("rooms/{room}/state/m.room.member/@bob:localhost");
+        let member = server.ok("GET", &path, "ann", Value::Null);
+        assert_eq!(member, json!({"membership": "join", "displayname": "Bobby"}));
+    }
+    let path = format!("rooms/{}/state/m.room.member/@bob:localhost", rooms[2]);
+    assert_eq!(server.refused("GET", &path, "ann", Value::Null).0, 404, "he is not in that one");
+}

@@ -128,6 +128,28 @@ pub fn joined_since(
     )
 }
 
+/// Returns the event by which a user last stopped being joined; `None` if he never was, or still is.
+/// What happened to him since (an invitation that he declined, a ban) does not count.
+///
+/// # Errors
+///
+/// If the database fails.
+pub fn left_by(
+    txn: &Txn<'_>,
+    room: RoomKey,
+    user_id: &UserId,
+) -> Result<Option<EventKey>, StorageError> {
+    txn.query_one(
+        "SELECT min(event) FROM room_memberships
+         WHERE user_id = ?1 AND room = ?2 AND event > (
+             SELECT max(event) FROM room_memberships
+             WHERE user_id = ?1 AND room = ?2 AND membership = 'join'
+         )",
+        params![user_id, room],
+        |row| row.get(0),
+    )
+}
+
 /// The latest membership of one of our own users in one room.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct LocalMembership {
