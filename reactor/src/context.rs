@@ -369,7 +369,7 @@ pub(crate) struct Restore(pub(crate) LogContext);
 impl Drop for Restore {
     #[inline]
     fn drop(&mut self) {
-        swap(std::mem::take(&mut self.0));
+        leave(std::mem::take(&mut self.0));
     }
 }
 

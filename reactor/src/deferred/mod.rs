@@ -24,7 +24,7 @@ use std::task::{Context, Poll};
 pub use self::combine::{DeferredList, RaceFailed, gather_results, maybe_deferred, race};
 pub use self::observable::ObservableDeferred;
 pub(crate) use self::step::Outcome;
-pub(crate) use self::step::Settled;
+use self::step::Taker;
 use self::step::{Callback, Head, Job, Node, OnBoth, OnEither, OnFailure, OnValue, Origin};
 pub use self::sync::{DeferredLock, DeferredSemaphore, Guard, Linearizer};
 use self::unhandled::Unhandled;
@@ -84,14 +84,14 @@ pub trait IntoDeferred<U: 'static> {
     /// Makes a deferred of it; one that has its result already if it is a `Result`.
     fn into_deferred(self) -> Deferred<U>;
 
-    /// As `into_deferred`, and tells the compiler of what kind it is.
+    /// As `into_deferred`, and tells the compiler of which kind it is.
     #[doc(hidden)]
     #[inline]
-    fn settle(self) -> Settled<U>
+    fn give_to<K: Taker<U>>(self, taker: K) -> K::Output
     where
         Self: Sized,
     {
-        Settled::Waiting(self.into_deferred())
+        taker.take_deferred(self.into_deferred())
     }
 }
 
@@ -102,8 +102,8 @@ impl<U: 'static> IntoDeferred<U> for Result<U, Failure> {
     }
 
     #[inline]
-    fn settle(self) -> Settled<U> {
-        Settled::Outcome(self)
+    fn give_to<K: Taker<U>>(self, taker: K) -> K::Output {
+        taker.take_outcome(self)
     }
 }
 

@@ -27,12 +27,9 @@ pub(crate) type Outcome<T> = Result<T, Failure>;
 
 /// One link of a chain: a slot for a `T`, and who gets it next.
 pub(super) struct Node<T, J: ?Sized> {
-    /// Says what is in here, as cells cannot be looked at without taking things out.
+    /// Says what is in the slot, which cannot be looked at without taking it out.
     content: Cell<Content>,
-    value: Cell<Option<T>>,
-    failure: Cell<Option<Failure>>,
-    /// The task that awaits the result, and will fetch it from here.
-    task: Cell<Option<Waker>>,
+    slot: Cell<Slot<T>>,
     next: NextNode<T>,
     /// In force when the node was made, while its callback runs, and when its failure is reported.
     pub(super) context: LogContext,
@@ -46,6 +43,14 @@ enum Content {
     Nothing,
     Outcome,
     Task,
+}
+
+enum Slot<T> {
+    Empty,
+    Failed(Failure),
+    /// The task that awaits the value, and will fetch it from here.
+    Task(Waker),
+    Value(T),
 }
 
 /// Erases what fills a node's slot.
@@ -97,8 +102,8 @@ impl<F: 'static> Drop for Step<F> {
 
 /// A node as the running loop sees it.
 pub(super) trait Link {
-    /// Hands the value on and returns the node that has one now.
-    fn forward(self: Rc<Self>, run: &mut Run) -> Option<Rc<dyn Link>>;
+    /// Hands the value on.
+    fn forward(self: Rc<Self>, run: &mut Run);
 
     /// Puts a failure in place of the value that a panicking callback did not give.
     fn fail(&self, failure: Failure);
@@ -109,14 +114,13 @@ pub(super) trait Link {
 
 /// A step as the node before it sees it.
 pub(super) trait Receive<T>: Link {
-    /// Calls the callback, and passes on what that gives; returns the node that the value got stuck in
-    /// because calls were nested too deep.
-    fn receive(self: Rc<Self>, input: Outcome<T>, run: &mut Run) -> Option<Rc<dyn Link>>;
+    /// Calls the callback, and passes on what that gives.
+    fn receive(self: Rc<Self>, input: Outcome<T>, run: &mut Run);
 }
 
 /// A step as the chain that its callback returned sees it.
 trait Adopt<T>: Link {
-    fn adopt(self: Rc<Self>, value: Outcome<T>, run: &mut Run) -> Option<Rc<dyn Link>>;
+    fn adopt(self: Rc<Self>, value: Outcome<T>, run: &mut Run);
 }
 
 /// Stands at the end of a chain whose deferred a callback of another chain has returned.
@@ -131,8 +135,18 @@ pub(super) trait Head {
 }
 
 /// A callback of any of the kinds that can be added.
-pub(super) trait Callback<T, U>: 'static {
-    fn call(self, input: Outcome<T>) -> Settled<U>;
+pub(super) trait Callback<T, U: 'static>: 'static {
+    /// Calls it, and tells `taker` what it gave.
+    fn call<S: Taker<U>>(self, input: Outcome<T>, taker: S) -> S::Output;
+}
+
+/// Takes what a callback gives. Which of the two it is, the compiler nearly always knows.
+#[doc(hidden)]
+pub trait Taker<T: 'static> {
+    type Output;
+
+    fn take_outcome(self, outcome: Result<T, Failure>) -> Self::Output;
+    fn take_deferred(self, deferred: Deferred<T>) -> Self::Output;
 }
 
 pub(super) struct OnValue<F>(pub(super) F);
@@ -142,10 +156,10 @@ pub(super) struct OnEither<F, G>(pub(super) F, pub(super) G);
 
 impl<T, U: 'static, R: IntoDeferred<U>, F: FnOnce(T) -> R + 'static> Callback<T, U> for OnValue<F> {
     #[inline]
-    fn call(self, input: Outcome<T>) -> Settled<U> {
+    fn call<S: Taker<U>>(self, input: Outcome<T>, taker: S) -> S::Output {
         match input {
-            Ok(value) => (self.0)(value).settle(),
-            Err(failure) => Settled::Outcome(Err(failure)),
+            Ok(value) => (self.0)(value).give_to(taker),
+            Err(failure) => taker.take_outcome(Err(failure)),
         }
     }
 }
@@ -154,10 +168,10 @@ impl<T: 'static, R: IntoDeferred<T>, F: FnOnce(Failure) -> R + 'static> Callback
     for OnFailure<F>
 {
     #[inline]
-    fn call(self, input: Outcome<T>) -> Settled<T> {
+    fn call<S: Taker<T>>(self, input: Outcome<T>, taker: S) -> S::Output {
         match input {
-            Ok(value) => Settled::Outcome(Ok(value)),
-            Err(failure) => (self.0)(failure).settle(),
+            Ok(value) => taker.take_outcome(Ok(value)),
+            Err(failure) => (self.0)(failure).give_to(taker),
         }
     }
 }
@@ -166,8 +180,8 @@ impl<T, U: 'static, R: IntoDeferred<U>, F: FnOnce(Outcome<T>) -> R + 'static> Ca
     for OnBoth<F>
 {
     #[inline]
-    fn call(self, input: Outcome<T>) -> Settled<U> {
-        (self.0)(input).settle()
+    fn call<S: Taker<U>>(self, input: Outcome<T>, taker: S) -> S::Output {
+        (self.0)(input).give_to(taker)
     }
 }
 
@@ -179,27 +193,39 @@ where
     G: FnOnce(Failure) -> S + 'static,
 {
     #[inline]
-    fn call(self, input: Outcome<T>) -> Settled<U> {
+    fn call<K: Taker<U>>(self, input: Outcome<T>, taker: K) -> K::Output {
         match input {
-            Ok(value) => (self.0)(value).settle(),
-            Err(failure) => (self.1)(failure).settle(),
+            Ok(value) => (self.0)(value).give_to(taker),
+            Err(failure) => (self.1)(failure).give_to(taker),
         }
     }
 }
 
-/// What a callback came back with.
-#[doc(hidden)]
-pub enum Settled<T: 'static> {
-    Outcome(Outcome<T>),
-    Waiting(Deferred<T>),
+/// Makes a deferred of what a callback gives.
+struct AsDeferred;
+
+impl<T: 'static> Taker<T> for AsDeferred {
+    type Output = Deferred<T>;
+
+    #[inline]
+    fn take_outcome(self, outcome: Outcome<T>) -> Deferred<T> {
+        Deferred::ready(outcome)
+    }
+
+    #[inline]
+    fn take_deferred(self, deferred: Deferred<T>) -> Deferred<T> {
+        deferred
+    }
 }
 
 /// Calls a callback; a panic becomes its failure.
 #[inline]
-pub(super) fn call_guarded<T, U>(callback: impl Callback<T, U>, input: Outcome<T>) -> Deferred<U> {
-    match catch_unwind(AssertUnwindSafe(|| callback.call(input))) {
-        Ok(Settled::Outcome(outcome)) => Deferred::ready(outcome),
-        Ok(Settled::Waiting(deferred)) => deferred,
+pub(super) fn call_guarded<T, U: 'static>(
+    callback: impl Callback<T, U>,
+    input: Outcome<T>,
+) -> Deferred<U> {
+    match catch_unwind(AssertUnwindSafe(|| callback.call(input, AsDeferred))) {
+        Ok(deferred) => deferred,
         Err(payload) => Deferred::panicked(payload),
     }
 }
@@ -209,11 +235,9 @@ impl<T, J> Node<T, J> {
     fn new(job: J, context: LogContext, created: &'static Location<'static>) -> Rc<Self> {
         // Written in place: `Rc::new` would make it on the stack and copy it, because of what it would
         // have to drop if there were no memory.
-        Rc::new_cyclic(|_| Self {
+        Rc::new_cyclic(move |_| Self {
             content: Cell::new(Content::Nothing),
-            value: Cell::new(None),
-            failure: Cell::new(None),
-            task: Cell::new(None),
+            slot: Cell::new(Slot::Empty),
             next: NextNode(Cell::new(None)),
             context,
             created,
@@ -293,7 +317,7 @@ impl<T, J: ?Sized> Node<T, J> {
 
     /// Wakes `task` when there is a value to fetch.
     pub(super) fn attach_task(&self, task: Waker) {
-        self.task.set(Some(task));
+        self.slot.set(Slot::Task(task));
         self.content.set(Content::Task);
     }
 
@@ -305,10 +329,10 @@ impl<T, J: ?Sized> Node<T, J> {
 
     fn take_content(&self) -> Option<Outcome<T>> {
         self.content.set(Content::Nothing);
-        self.task.set(None);
-        match self.failure.take() {
-            Some(failure) => Some(Err(failure)),
-            None => self.value.take().map(Ok),
+        match self.slot.replace(Slot::Empty) {
+            Slot::Empty | Slot::Task(_) => None,
+            Slot::Failed(failure) => Some(Err(failure)),
+            Slot::Value(value) => Some(Ok(value)),
         }
     }
 
@@ -320,11 +344,11 @@ impl<T, J: ?Sized> Node<T, J> {
     /// Leaves the value here, for a deferred to take.
     fn put(&self, outcome: Outcome<T>) {
         self.content.set(Content::Outcome);
-        match outcome {
-            Ok(value) => self.value.set(Some(value)),
-            Err(failure) => self.failure.set(Some(failure)),
-        }
-        if let Some(task) = self.task.take() {
+        let slot = match outcome {
+            Ok(value) => Slot::Value(value),
+            Err(failure) => Slot::Failed(failure),
+        };
+        if let Slot::Task(task) = self.slot.replace(slot) {
             task.wake();
         }
     }
@@ -334,7 +358,7 @@ impl<T, J: ?Sized> Drop for Node<T, J> {
     #[inline]
     fn drop(&mut self) {
         if self.is_filled()
-            && let Some(failure) = self.failure.take()
+            && let Slot::Failed(failure) = self.slot.replace(Slot::Empty)
         {
             report_unhandled(&self.context, &failure, self.created);
         }
@@ -349,78 +373,114 @@ fn report_unhandled(context: &LogContext, failure: &Failure, created: &'static L
 
 impl<T: 'static, F: 'static> Node<T, Step<F>> {
     #[inline(always)]
-    fn pass_on(self: Rc<Self>, value: Outcome<T>, run: &mut Run) -> Option<Rc<dyn Link>> {
+    fn pass_on(self: Rc<Self>, value: Outcome<T>, run: &mut Run) {
         match self.next.0.take() {
-            Some(next) if run.may_nest() => {
-                // Nearly always the last owner: the memory is free before the next callback runs.
-                drop(self);
-                next.receive(value, run)
-            }
-            Some(next) => {
-                self.next.0.set(Some(next));
-                self.put(value);
-                Some(self)
-            }
-            None => {
-                self.put(value);
-                None
-            }
+            // This node goes when that has returned, not before: so there is nothing else to clean up
+            // should the next callback panic.
+            Some(next) if run.may_nest() => next.receive(value, run),
+            next => self.keep(value, next, run),
+        }
+    }
+
+    /// Keeps the value, for a deferred to take or for the loop to pass on.
+    #[inline(never)]
+    fn keep(self: Rc<Self>, value: Outcome<T>, next: Option<Rc<dyn Receive<T>>>, run: &mut Run) {
+        self.put(value);
+        if next.is_some() {
+            self.next.0.set(next);
+            run.stuck = Some(self);
         }
     }
 }
 
 impl<T, U: 'static, F: Callback<T, U>> Receive<T> for Node<U, Step<F>> {
-    fn receive(self: Rc<Self>, input: Outcome<T>, run: &mut Run) -> Option<Rc<dyn Link>> {
-        let callback = self.job.0.take()?;
+    fn receive(self: Rc<Self>, input: Outcome<T>, run: &mut Run) {
+        let Some(callback) = self.job.0.take() else { return ignore(input) };
         run.enter(&self.context);
-        let mut guard = PanicGuard { run, node: Some(self) };
-        let result = callback.call(input);
-        let this = guard.node.take()?;
-        drop(guard);
-        match result {
-            Settled::Outcome(outcome) => this.pass_on(outcome, run),
-            Settled::Waiting(deferred) => this.wait_for(deferred, run),
+        callback.call(input, Called { run, node: Some(self) });
+    }
+}
+
+/// A step gets a value once. Out of line, so that nobody need be prepared to drop one.
+#[cold]
+#[inline(never)]
+fn ignore<T>(input: Outcome<T>) {
+    drop(input);
+}
+
+/// A step whose callback is being called. If this is dropped instead of used, it has panicked.
+struct Called<'a, T: 'static, F: 'static> {
+    run: &'a mut Run,
+    node: Option<Rc<Node<T, Step<F>>>>,
+}
+
+impl<T: 'static, F: 'static> Taker<T> for Called<'_, T, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn take_outcome(mut self, outcome: Outcome<T>) {
+        if let Some(node) = self.node.take() {
+            node.pass_on(outcome, self.run);
+        }
+    }
+
+    #[inline]
+    fn take_deferred(mut self, deferred: Deferred<T>) {
+        if let Some(node) = self.node.take() {
+            node.wait_for(deferred, self.run);
+        }
+    }
+}
+
+impl<T: 'static, F: 'static> Drop for Called<'_, T, F> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(node) = self.node.take() {
+            self.run.panicked = Some(node);
         }
     }
 }
 
 impl<U: 'static, F: 'static> Node<U, Step<F>> {
     #[inline(never)]
-    fn wait_for(self: Rc<Self>, deferred: Deferred<U>, run: &mut Run) -> Option<Rc<dyn Link>> {
+    fn wait_for(self: Rc<Self>, deferred: Deferred<U>, run: &mut Run) {
         match deferred.into_parts() {
             Ok(outcome) => self.pass_on(outcome, run),
             // Its result would have to come from this very step, which would then wait for ever.
             Err((_, head)) if run.is_at(&head) => {
-                self.pass_on(Err(Failure::new(WaitsForItself)), run)
+                self.pass_on(Err(Failure::new(WaitsForItself)), run);
             }
             Err((tail, head)) => {
                 tail.attach(Rc::new(Outer { step: Cell::new(Some(self)) }));
                 run.wait_for(&head);
-                None
             }
         }
     }
 }
 
 impl<U: 'static, F: 'static> Adopt<U> for Node<U, Step<F>> {
-    fn adopt(self: Rc<Self>, value: Outcome<U>, run: &mut Run) -> Option<Rc<dyn Link>> {
-        self.pass_on(value, run)
+    fn adopt(self: Rc<Self>, value: Outcome<U>, run: &mut Run) {
+        self.pass_on(value, run);
     }
 }
 
 impl<T: 'static> Receive<T> for Outer<T> {
-    fn receive(self: Rc<Self>, value: Outcome<T>, run: &mut Run) -> Option<Rc<dyn Link>> {
+    fn receive(self: Rc<Self>, value: Outcome<T>, run: &mut Run) {
         run.resume_outer();
-        self.step.take()?.adopt(value, run)
+        if let Some(step) = self.step.take() {
+            step.adopt(value, run);
+        }
     }
 }
 
 impl<T: 'static, J: 'static> Link for Node<T, J> {
-    fn forward(self: Rc<Self>, run: &mut Run) -> Option<Rc<dyn Link>> {
-        let next = self.next.0.take()?;
-        let value = self.take()?;
-        drop(self);
-        next.receive(value, run)
+    fn forward(self: Rc<Self>, run: &mut Run) {
+        if let Some(next) = self.next.0.take()
+            && let Some(value) = self.take()
+        {
+            drop(self);
+            next.receive(value, run);
+        }
     }
 
     fn fail(&self, failure: Failure) {
@@ -433,9 +493,7 @@ impl<T: 'static, J: 'static> Link for Node<T, J> {
 }
 
 impl<T: 'static> Link for Outer<T> {
-    fn forward(self: Rc<Self>, _run: &mut Run) -> Option<Rc<dyn Link>> {
-        None
-    }
+    fn forward(self: Rc<Self>, _run: &mut Run) {}
 
     fn fail(&self, _failure: Failure) {}
 
@@ -449,21 +507,6 @@ fn drop_chain(first: Rc<dyn Link>) {
     let mut link = Some(first);
     while let Some(node) = link {
         link = if Rc::strong_count(&node) == 1 { node.detach_next() } else { None };
-    }
-}
-
-/// Tells the running loop which callback panicked.
-struct PanicGuard<'a, T: 'static, F: 'static> {
-    run: &'a mut Run,
-    node: Option<Rc<Node<T, Step<F>>>>,
-}
-
-impl<T: 'static, F: 'static> Drop for PanicGuard<'_, T, F> {
-    #[inline]
-    fn drop(&mut self) {
-        if let Some(node) = self.node.take() {
-            self.run.panicked = Some(node);
-        }
     }
 }
 
@@ -516,25 +559,29 @@ pub(super) struct Run {
     home: Option<LogContext>,
     /// The step whose callback has just panicked.
     panicked: Option<Rc<dyn Link>>,
+    /// The node that keeps its value because calls were nested too deep.
+    stuck: Option<Rc<dyn Link>>,
     nesting_left: u32,
     _in_chain: ready::InChain,
 }
 
 /// Runs the chain that starts at `head`, beginning with `first`.
 #[inline]
-fn run(head: Rc<dyn Head>, first: impl FnOnce(&mut Run) -> Option<Rc<dyn Link>>) {
+fn run(head: Rc<dyn Head>, first: impl FnOnce(&mut Run)) {
     let mut run = Run {
         head: Some(head),
         home: None,
         panicked: None,
+        stuck: None,
         nesting_left: NESTING_MAX,
         _in_chain: ready::enter_chain(),
     };
     // One guard for the whole run: setting one up for each callback would cost more than the rest of
     // the step does.
     let result = catch_unwind(AssertUnwindSafe(|| {
-        if let Some(link) = first(&mut run) {
-            run.go(link);
+        first(&mut run);
+        if run.stuck.is_some() {
+            run.go_on();
         }
     }));
     if let Err(payload) = result {
@@ -544,11 +591,10 @@ fn run(head: Rc<dyn Head>, first: impl FnOnce(&mut Run) -> Option<Rc<dyn Link>>)
 
 impl Run {
     #[inline(never)]
-    fn go(&mut self, first: Rc<dyn Link>) {
-        let mut link = Some(first);
-        while let Some(node) = link {
+    fn go_on(&mut self) {
+        while let Some(node) = self.stuck.take() {
             self.nesting_left = NESTING_MAX;
-            link = node.forward(self);
+            node.forward(self);
         }
     }
 
@@ -563,7 +609,8 @@ impl Run {
                 return;
             };
             node.fail(failure);
-            panic = catch_unwind(AssertUnwindSafe(|| self.go(node))).err();
+            self.stuck = Some(node);
+            panic = catch_unwind(AssertUnwindSafe(|| self.go_on())).err();
         }
     }
 
@@ -579,9 +626,14 @@ impl Run {
     #[inline]
     fn enter(&mut self, context: &LogContext) {
         if !context::is_current(context) {
-            let before = context::swap(context.clone());
-            self.home.get_or_insert(before);
+            self.change_context(context);
         }
+    }
+
+    #[inline(never)]
+    fn change_context(&mut self, context: &LogContext) {
+        let before = context::swap(context.clone());
+        self.home.get_or_insert(before);
     }
 
     /// Whether the chain that starts at `head` is the one that runs now.
@@ -606,14 +658,13 @@ impl Run {
     }
 }
 
-/// How many steps may call each other; each takes some 200 bytes of stack at most, if the compiler has
-/// not made jumps of these calls.
+/// How many steps may call each other; each takes some 200 bytes of stack at most.
 const NESTING_MAX: u32 = 32;
 
 impl Drop for Run {
     fn drop(&mut self) {
         if let Some(home) = self.home.take() {
-            context::swap(home);
+            context::leave(home);
         }
     }
 }

@@ -198,6 +198,33 @@ fn steps_run_in_order_and_pass_on_what_is_not_theirs() {
     }
 }
 
+/// Steps call each other up to a limit and go through the loop beyond it; a panic must find its way at
+/// each depth, and so must what comes after it.
+#[test]
+fn a_panic_at_any_depth_of_a_chain_is_the_next_errbacks() {
+    for at in (0..70).chain([500, 998]) {
+        let (mut deferred, resolver) = Deferred::new();
+        for n in 0..1000 {
+            deferred = LogContext::new(format!("step {n}")).run(|| {
+                deferred.add_callback(move |sum: usize| {
+                    assert_eq!(LogContext::current().name(), format!("step {n}"));
+                    assert_ne!(n, at, "here");
+                    Ok(sum + 1)
+                })
+            });
+            if n % 2 == 1 {
+                deferred = deferred.add_errback(|failure| {
+                    failure.trap::<Panicked>()?;
+                    Ok(0)
+                });
+            }
+        }
+        resolver.callback(0);
+        assert_eq!(success_result_of(deferred), 999 - (at | 1), "panicking at {at}");
+        assert!(LogContext::current().is_sentinel());
+    }
+}
+
 #[test]
 fn callbacks_run_before_firing_returns() {
     let trace = Trace::default();
