@@ -3,6 +3,7 @@
 //! Owns the two ends, [`Deferred`] and [`Resolver`]. The nodes behind them and the loop that runs a
 //! chain are in `step`; what is made of several deferreds is in `combine` and `sync`.
 
+mod callback;
 mod combine;
 mod observable;
 mod step;
@@ -21,11 +22,11 @@ use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
 
+pub(crate) use self::callback::Outcome;
+use self::callback::{Callback, OnBoth, OnEither, OnFailure, OnValue, Taker, call_guarded};
 pub use self::combine::{DeferredList, RaceFailed, gather_results, maybe_deferred, race};
 pub use self::observable::ObservableDeferred;
-pub(crate) use self::step::Outcome;
-use self::step::Taker;
-use self::step::{Callback, Head, Job, Node, OnBoth, OnEither, OnFailure, OnValue, Origin};
+use self::step::{Head, Job, Node, Origin};
 pub use self::sync::{DeferredLock, DeferredSemaphore, Guard, Linearizer};
 use self::unhandled::Unhandled;
 pub use self::unhandled::UnhandledFailure;
@@ -269,7 +270,7 @@ impl<T: 'static> Deferred<T> {
                         node.attach(step.clone());
                         Deferred(Repr::Pending(step, head))
                     }
-                    Some(outcome) => step::call_guarded(callback, outcome),
+                    Some(outcome) => call_guarded(callback, outcome),
                 }
             }
             fired => Self(fired).add_step_to_fired(callback),
@@ -279,7 +280,7 @@ impl<T: 'static> Deferred<T> {
     #[inline(never)]
     fn add_step_to_fired<U: 'static>(mut self, callback: impl Callback<T, U>) -> Deferred<U> {
         match self.take_outcome() {
-            Some(outcome) => step::call_guarded(callback, outcome),
+            Some(outcome) => call_guarded(callback, outcome),
             None => Deferred::fail(Failure::plain(ResultTaken)),
         }
     }
