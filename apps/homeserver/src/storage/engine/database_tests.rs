@@ -7,15 +7,20 @@ use ropewalk::testing::{Clock, failure_result_of, success_result_of};
 use ropewalk::{Failure, LogContext};
 use ruma::user_id;
 
+use super::tests::commit_frames;
 use super::{Database, Durability, StorageError, WriteTxn, params};
 use crate::streams::Stream;
 
 fn open(clock: &Clock, folder: &tempfile::TempDir) -> Database {
+    open_with(clock, folder, Durability::Process)
+}
+
+fn open_with(clock: &Clock, folder: &tempfile::TempDir, durability: Durability) -> Database {
     let mut steps = crate::storage::schema::STEPS.to_vec();
     let version = steps.len() as i64 + 1;
     steps.push(super::Migration { version, name: "notes", sql: "CREATE TABLE notes (text TEXT)" });
     let path = folder.path().join("test.db");
-    let opened = Database::open(clock.reactor(), &path, Durability::Process, 2, Vec::leak(steps));
+    let opened = Database::open(clock.reactor(), &path, durability, 2, Vec::leak(steps));
     clock.pump();
     success_result_of(opened)
 }
@@ -56,6 +61,32 @@ fn writes_of_one_turn_share_a_commit_and_a_refused_one_costs_only_itself() {
     });
     clock.pump();
     assert_eq!(success_result_of(notes), ["first", "last"]);
+}
+
+#[test]
+fn an_answer_comes_after_the_commit_is_in_the_log_and_many_share_one() {
+    let (clock, folder) = (Clock::new(), tempfile::tempdir().unwrap());
+    let database = open_with(&clock, &folder, Durability::Sync);
+    let path = folder.path().join("test.db");
+    for round in 1..=3 {
+        let before = commit_frames(&path);
+        // With synchronous=FULL a commit frame is written and synced before COMMIT returns.
+        let answers: Vec<_> = (0..50)
+            .map(|_| {
+                let path = path.clone();
+                database.write("note", note("x")).add_callback(move |_| Ok(commit_frames(&path)))
+            })
+            .collect();
+        clock.pump();
+        for answer in answers {
+            assert_eq!(success_result_of(answer), before + 1, "round {round}");
+        }
+    }
+    let report = database.writer_report();
+    clock.pump();
+    let (pragmas, statistics) = success_result_of(report);
+    assert_eq!((&*pragmas.journal_mode, pragmas.synchronous), ("wal", 2));
+    assert_eq!((statistics.commits, statistics.jobs_committed), (3, 150));
 }
 
 #[test]

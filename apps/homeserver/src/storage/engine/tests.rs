@@ -38,7 +38,7 @@ fn names(database: &LocalDatabase) -> Vec<String> {
 }
 
 /// Counts commits in the log itself: a frame that ends a transaction says how large the file is then.
-fn commit_frames(path: &std::path::Path) -> usize {
+pub(super) fn commit_frames(path: &std::path::Path) -> usize {
     let wal = std::fs::read(path.with_extension("db-wal")).unwrap();
     let page_bytes = u32::from_be_bytes(wal[8..12].try_into().unwrap()) as usize;
     let salts = &wal[16..24];
