@@ -22,7 +22,7 @@ struct Generations<K, V> {
     younger_weight: usize,
 }
 
-impl<K: Copy + Eq + Hash, V: Clone> GenerationCache<K, V> {
+impl<K: Clone + Eq + Hash, V: Clone> GenerationCache<K, V> {
     /// Makes a cache whose younger generation may weigh this much.
     pub(crate) fn new(weight_max: usize) -> Self {
         let inner =
@@ -31,13 +31,13 @@ impl<K: Copy + Eq + Hash, V: Clone> GenerationCache<K, V> {
     }
 
     /// Returns the value of `key`, if it is still here.
-    pub(crate) fn find(&self, key: K) -> Option<V> {
+    pub(crate) fn find(&self, key: &K) -> Option<V> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((found, _)) = inner.younger.get(&key) {
+        if let Some((found, _)) = inner.younger.get(key) {
             return Some(found.clone());
         }
-        let (found, weight) = inner.elder.remove(&key)?;
-        inner.keep(key, found.clone(), weight, self.weight_max);
+        let (found, weight) = inner.elder.remove(key)?;
+        inner.keep(key.clone(), found.clone(), weight, self.weight_max);
         Some(found)
     }
 
@@ -48,7 +48,7 @@ impl<K: Copy + Eq + Hash, V: Clone> GenerationCache<K, V> {
     }
 }
 
-impl<K: Copy + Eq + Hash, V> Generations<K, V> {
+impl<K: Clone + Eq + Hash, V> Generations<K, V> {
     fn keep(&mut self, key: K, value: V, weight: usize, weight_max: usize) {
         if self.younger_weight >= weight_max {
             self.elder = std::mem::take(&mut self.younger);
@@ -71,10 +71,10 @@ mod tests {
         cache.keep(0, 'a', 1);
         for key in 1..100 {
             cache.keep(key, 'x', 1);
-            assert_eq!(cache.find(0), Some('a'), "used after {key}");
+            assert_eq!(cache.find(&0), Some('a'), "used after {key}");
         }
-        assert_eq!(cache.find(50), None, "long unused");
-        assert_eq!(cache.find(99), Some('x'));
+        assert_eq!(cache.find(&50), None, "long unused");
+        assert_eq!(cache.find(&99), Some('x'));
         let inner = cache.inner.lock().unwrap();
         assert!(inner.younger.len() + inner.elder.len() <= 20);
     }
@@ -85,7 +85,7 @@ mod tests {
         for round in 0..100 {
             cache.keep(0, round, 5);
         }
-        assert_eq!(cache.find(0), Some(99));
+        assert_eq!(cache.find(&0), Some(99));
         assert_eq!(cache.inner.lock().unwrap().younger_weight, 5);
     }
 }

@@ -38,6 +38,7 @@ pub(crate) mod test_rooms;
 pub(crate) mod testing;
 pub mod typing;
 pub mod ui_auth;
+pub(crate) mod unread;
 pub(crate) mod visibility;
 
 pub use refusal::Refusal;

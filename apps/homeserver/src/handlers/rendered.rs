@@ -9,8 +9,9 @@
 
 use std::io::Write;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use ruma::push::FlattenedJson;
 use ruma::{CanonicalJsonObject, DeviceId, RoomId, UserId};
 use serde::Deserialize;
 use serde_json::Value;
@@ -56,6 +57,8 @@ pub(crate) struct RenderedEvent {
     unsigned: Box<str>,
     /// Device and transaction that sent it.
     transaction: Option<(Box<str>, Box<str>)>,
+    /// As push conditions look at it; made when first needed.
+    flattened: OnceLock<Box<FlattenedJson>>,
 }
 
 /// For whom and when an event is written.
@@ -80,6 +83,11 @@ impl RenderedEvent {
     /// Returns the membership that a member event gives.
     pub(crate) fn membership(&self) -> Option<Membership> {
         serde_json::from_str(self.content()).ok().and_then(Membership::of_content)
+    }
+
+    /// Returns it as push conditions look at it.
+    pub(crate) fn flattened(&self) -> &FlattenedJson {
+        self.flattened.get_or_init(|| Box::new(super::unread::flatten(&self.members)))
     }
 
     /// Returns what a filter may ask.
@@ -231,7 +239,7 @@ impl<'t, 'c> Renderer<'t, 'c> {
         };
         let key = (event, redaction, redaction_of_replaced);
         if !self.federation
-            && let Some(found) = self.cache.kept.find(key)
+            && let Some(found) = self.cache.kept.find(&key)
         {
             return Ok(Some(found));
         }
@@ -391,6 +399,7 @@ fn finish(
         content,
         unsigned: unsigned.into(),
         transaction: transaction.map(|(device_id, txn_id)| (device_id.into(), txn_id.into())),
+        flattened: OnceLock::new(),
     })
 }
 

@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ropewalk::{DelayedCall, Failure, Instant, Reactor};
+use ropewalk::{Deferred, DelayedCall, Failure, Instant, Reactor};
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 
 use super::sync::question::TypingNews;
 use super::{Refusal, wall_clock_ms};
 use crate::storage::StorageError;
+use crate::storage::controllers::persist::USER_ROOMS_CACHE;
 use crate::storage::databases::main::{current_state, rooms};
 use crate::storage::engine::Database;
 use crate::streams::{Notifier, Stream, Wake};
@@ -61,7 +62,33 @@ impl Typing {
         let board = Board { position, rooms: BTreeMap::new(), by_change: BTreeMap::new() };
         let inner =
             Inner { reactor: reactor.clone(), database, notifier, board: RefCell::new(board) };
-        Self { inner: Rc::new(inner) }
+        let typing = Self { inner: Rc::new(inner) };
+        let weak = Rc::downgrade(&typing.inner);
+        typing.inner.database.on_invalidation(USER_ROOMS_CACHE, move |user_id| {
+            if let (Some(inner), Ok(user_id)) = (weak.upgrade(), UserId::parse(user_id)) {
+                Self { inner }.rooms_changed(user_id);
+            }
+        });
+        typing
+    }
+
+    /// Ends the typing of a user in rooms that he is no longer in.
+    fn rooms_changed(&self, user_id: OwnedUserId) {
+        let board = self.inner.board.borrow();
+        let of_user = board.rooms.iter().filter(|(_, room)| room.typists.contains_key(&user_id));
+        let types_in: Vec<OwnedRoomId> = of_user.map(|(room_id, _)| room_id.clone()).collect();
+        drop(board);
+        for room_id in types_in {
+            let typing = self.clone();
+            let user_id = user_id.clone();
+            let checked = self.inner.is_joined(&user_id, &room_id).add_callback(move |is_joined| {
+                if !is_joined {
+                    typing.stop(&user_id, &room_id);
+                }
+                Ok(())
+            });
+            checked.detach();
+        }
     }
 
     /// Says that `caller` types in a room for a while, or no longer (`None`).
@@ -79,13 +106,7 @@ impl Typing {
         if caller != user_id {
             return Err(Refusal::forbidden("nobody can say that somebody else types").into());
         }
-        let (user, room) = (user_id.to_owned(), room_id.to_owned());
-        let is_joined = self.inner.database.read(move |txn| {
-            let Some(room) = rooms::find(txn, &room)? else { return Ok(false) };
-            let membership = current_state::membership(txn, room.key, &user)?;
-            Ok::<_, StorageError>(membership.as_deref() == Some("join"))
-        });
-        if !is_joined.await? {
+        if !self.inner.is_joined(user_id, room_id).await? {
             return Err(Refusal::forbidden(format!("{user_id} is not in room {room_id}")).into());
         }
         match timeout {
@@ -157,6 +178,17 @@ impl Typing {
         let position = self.inner.board.borrow_mut().changed(room_id, now);
         let wake = Wake::Room(Stream::Typing, room_id.to_owned());
         self.inner.notifier.advance(&[(Stream::Typing, position)], &[wake]);
+    }
+}
+
+impl Inner {
+    fn is_joined(&self, user_id: &UserId, room_id: &RoomId) -> Deferred<bool> {
+        let (user_id, room_id) = (user_id.to_owned(), room_id.to_owned());
+        self.database.read(move |txn| {
+            let Some(room) = rooms::find(txn, &room_id)? else { return Ok(false) };
+            let membership = current_state::membership(txn, room.key, &user_id)?;
+            Ok::<_, StorageError>(membership.as_deref() == Some("join"))
+        })
     }
 }
 
@@ -283,6 +315,25 @@ mod tests {
         });
         world.clock.pump();
         assert!(failure_result_of(refused).to_string().contains("M_FORBIDDEN"));
+    }
+
+    #[test]
+    fn who_leaves_a_room_types_in_it_no_more() {
+        let world = world();
+        let alice = user_id!("@alice:domain");
+        world.set(alice, Some(TIMEOUT_MAX)).unwrap();
+        let (writer, room_id) = (Server::new().writer, world.room_id.clone());
+        let left = world.typing.inner.database.write("leave", move |txn| {
+            let content =
+                crate::events::tests::rooms::object(serde_json::json!({"membership": "leave"}));
+            let draft =
+                crate::model::EventDraft::state(alice.to_owned(), "m.room.member", alice, content);
+            writer.send(txn, &room_id, draft, None, at(9))
+        });
+        world.clock.pump();
+        success_result_of(left);
+        assert!(world.typists().is_empty());
+        assert_eq!(world.clock.pending_calls(), 0);
     }
 
     #[test]

@@ -36,7 +36,7 @@ impl Default for VisibilityCache {
 
 impl VisibilityCache {
     fn at(&self, txn: &Txn<'_>, state: StateGroup) -> Result<HistoryVisibility, StorageError> {
-        if let Some(known) = self.by_state.find(state) {
+        if let Some(known) = self.by_state.find(&state) {
             return Ok(known);
         }
         let visibility = match groups::entry(txn, state, "m.room.history_visibility", "")? {

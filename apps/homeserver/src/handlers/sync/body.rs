@@ -8,6 +8,7 @@ use super::filter::EventForm;
 use super::summary::Summary;
 use super::timeline::Timeline;
 use crate::handlers::rendered::{Reading, RenderedEvent, write_list, write_text};
+use crate::handlers::unread::Unread;
 use crate::storage::databases::main::account_data::AccountDataEntry;
 use crate::streams::StreamToken;
 
@@ -73,13 +74,6 @@ pub(super) struct RoomSection {
     pub(super) ephemeral: Vec<Vec<u8>>,
     pub(super) summary: Option<Summary>,
     pub(super) unread: Option<Unread>,
-}
-
-/// How many events a reader has not read that he wants to be told of.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(super) struct Unread {
-    pub(super) notify_count: u64,
-    pub(super) highlight_count: u64,
 }
 
 impl RoomSection {

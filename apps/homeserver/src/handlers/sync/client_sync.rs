@@ -287,6 +287,7 @@ impl Inner {
                 typing: &self.typing.news(Some(since.position(Stream::Typing))),
                 ignored: &ignored,
                 sent_members: sent_members.as_ref(),
+                unread: &self.caches.unread,
                 now_ms: wall_clock_ms(&self.reactor),
             }
             .answer(&tails);

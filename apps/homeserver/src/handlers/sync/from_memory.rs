@@ -20,6 +20,7 @@ use super::tails::Tail;
 use super::timeline::Timeline;
 use super::{StateBlock, ephemeral};
 use crate::handlers::rendered::{Reading, RenderedEvent};
+use crate::handlers::unread::UnreadCache;
 use crate::storage::databases::main::receipts::Receipt;
 use crate::streams::{RoomPlace, Stream, StreamToken};
 
@@ -36,6 +37,7 @@ pub(super) struct FromMemory<'a> {
     pub(super) typing: &'a TypingNews,
     pub(super) ignored: &'a BTreeSet<OwnedUserId>,
     pub(super) sent_members: Option<&'a SharedSentMembers>,
+    pub(super) unread: &'a UnreadCache,
     pub(super) now_ms: i64,
 }
 
@@ -118,14 +120,28 @@ impl FromMemory<'_> {
             Some(first) => first.place_before(),
             None => RoomPlace::Live { stream: self.upto.position(Stream::Events) },
         };
+        let reader = &self.request.user_id;
+        let has_read =
+            tail.receipts(&self.since, &self.upto).any(|receipt| receipt.user_id == *reader);
+        if has_read {
+            return None;
+        }
         let is_quiet = events.is_empty();
+        let unread = if is_quiet {
+            None
+        } else {
+            let upto = self.upto.position(Stream::Events);
+            let reach = (tail.complete_from(), upto);
+            let news = tail.events_upto(&self.upto);
+            Some(self.unread.count_on(reader, tail.room, reach, news)?)
+        };
         Some(RoomSection {
             timeline: Timeline { events, limited: false, prev_batch, is_quiet },
             state,
             account_data: Vec::new(),
             ephemeral: self.ephemeral(room_id, tail),
             summary: None,
-            unread: None,
+            unread,
         })
     }
 

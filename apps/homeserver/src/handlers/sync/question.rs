@@ -11,10 +11,11 @@ use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId, UserId};
 
 use super::StateBlock;
 use super::body::{self, SectionKind};
-use super::filter::{EventFacts, SyncFilter};
+use super::filter::{EventFacts, EventForm, SyncFilter};
 use super::lazy_members::SharedSentMembers;
 use super::rooms::{Freshness, RoomReader};
 use crate::handlers::rendered::{Reading, RenderCache, Renderer};
+use crate::handlers::unread::UnreadCache;
 use crate::handlers::visibility::VisibilityCache;
 use crate::model::Membership;
 use crate::storage::StorageError;
@@ -31,6 +32,8 @@ pub(crate) struct ReadCaches {
     pub(crate) events: RenderCache,
     /// What states say about the visibility of history.
     pub(crate) visibility: VisibilityCache,
+    /// Counts of what readers have not read.
+    pub(crate) unread: UnreadCache,
 }
 
 /// Who types where, as far as that is news.
@@ -194,7 +197,9 @@ impl Question {
         next_batch: &StreamToken,
     ) -> Result<RoomSections, StorageError> {
         let renderer = Renderer::new(txn, &self.caches.events, &self.filter.form);
-        let reader = RoomReader { question: self, txn, renderer, ignored, next_batch };
+        let usual_renderer = Renderer::new(txn, &self.caches.events, &EventForm::default());
+        let reader =
+            RoomReader { question: self, txn, renderer, usual_renderer, ignored, next_batch };
         if let Some(sent) = &self.sent_members {
             let since = self.since.map(|since| since.position(Stream::Events));
             super::lazy_members::lock(sent).begin(since);

@@ -15,6 +15,7 @@ use super::room_state::{MembersWanted, StateEnd, StateEvents, StateReader};
 use super::summary::Summary;
 use super::timeline::{self, Lens, Timeline};
 use crate::handlers::rendered::{RenderedEvent, Renderer};
+use crate::handlers::unread::{Counter, Unread};
 use crate::handlers::visibility::Sight;
 use crate::storage::StorageError;
 use crate::storage::databases::main::account_data::{self, AccountDataEntry};
@@ -53,7 +54,10 @@ pub(super) enum Freshness {
 pub(super) struct RoomReader<'a, 't, 'c> {
     pub(super) question: &'a Question,
     pub(super) txn: &'t Txn<'c>,
+    /// Renders in the form that the filter asks for.
     pub(super) renderer: Renderer<'t, 'c>,
+    /// Renders in the usual form, which push rules look at.
+    pub(super) usual_renderer: Renderer<'t, 'c>,
     pub(super) ignored: &'a BTreeSet<OwnedUserId>,
     pub(super) next_batch: &'a StreamToken,
 }
@@ -115,14 +119,30 @@ where
         self.note_members(room.room, &timeline, &state);
         state.retain(|event| filter.state.admits(event.facts(&room.room_id)));
 
-        Ok(RoomSection {
+        let mut section = RoomSection {
             state,
             account_data: self.account_data(room, is_known, changed_account_data)?,
             ephemeral: self.ephemeral(room, is_known)?,
             summary,
             unread: None,
             timeline,
-        })
+        };
+        if !section.is_empty() || tells_everything {
+            section.unread = Some(self.unread(room)?);
+        }
+        Ok(section)
+    }
+
+    fn unread(&self, room: &ReaderRoom) -> Result<Unread, StorageError> {
+        let Question { user_id, caches, .. } = self.question;
+        let counter = Counter {
+            txn: self.txn,
+            cache: &caches.unread,
+            reader: user_id,
+            upto: self.upto(),
+            rules_at: self.next_batch.position(Stream::PushRules),
+        };
+        counter.count(room.room, &room.room_id, &self.usual_renderer)
     }
 
     /// Reads a room that the reader has left, up to where he left it.

@@ -115,6 +115,16 @@ impl Tail {
         self.events.between(since.position(Stream::Events), upto.position(Stream::Events))
     }
 
+    /// Returns behind which position its events are complete.
+    pub(super) fn complete_from(&self) -> i64 {
+        self.events.from
+    }
+
+    /// Returns all events up to `upto`, oldest first.
+    pub(super) fn events_upto(&self, upto: &StreamToken) -> impl Iterator<Item = &Placed> {
+        self.events.between(i64::MIN, upto.position(Stream::Events))
+    }
+
     /// Returns the receipts in `(since, upto]`, oldest first; private ones among them.
     pub(super) fn receipts(
         &self,

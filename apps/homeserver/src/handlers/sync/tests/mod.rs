@@ -3,5 +3,6 @@
 mod gaps;
 mod members;
 mod sections;
+mod unread;
 mod waiting;
 mod world;

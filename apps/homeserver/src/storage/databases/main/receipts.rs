@@ -3,6 +3,7 @@
 use ruma::{EventId, OwnedEventId, OwnedUserId, RoomId, UserId};
 
 use crate::storage::engine::{Row, StorageError, Txn, WriteTxn, params};
+use crate::storage::keys::EventKey;
 use crate::streams::Stream;
 
 /// A receipt.
@@ -97,6 +98,25 @@ pub fn of_room_for_all(
          WHERE room_id = ?1 AND stream_id > ?2 AND stream_id <= ?3 ORDER BY stream_id",
         params![room_id, since, until],
         read_receipt,
+    )
+}
+
+/// Returns the last event that a user has read in a room outside threads, or in its main thread.
+///
+/// # Errors
+///
+/// If the database fails.
+pub fn read_upto(
+    txn: &Txn<'_>,
+    room_id: &RoomId,
+    user_id: &UserId,
+) -> Result<Option<EventKey>, StorageError> {
+    txn.query_one(
+        "SELECT max(e.stream_ordering) FROM receipts AS r JOIN events AS e ON e.event_id = r.event_id
+         WHERE r.room_id = ?1 AND r.receipt_type IN ('m.read', 'm.read.private')
+             AND r.user_id = ?2 AND r.thread_id IN ('', 'main')",
+        params![room_id, user_id],
+        |row| row.get(0),
     )
 }
 
