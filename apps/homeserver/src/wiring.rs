@@ -2,24 +2,24 @@
 //! stop.
 
 mod accounts;
+mod certificate;
+mod listeners;
 
 use std::io::{self, Write};
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ropewalk::logging::LogOptions;
-use ropewalk::{
-    Deferred, Failure, ListenOptions, ListeningPort, MultiService, Reactor, Service, Signal,
-};
-use ropewalk_http::{Handler, HttpFactory, Limits};
+use ropewalk::{Deferred, Failure, MultiService, Reactor, Service, Signal};
+use ropewalk_http::Handler;
 
 use self::accounts::{AccountParts, RoomHooks, Shared};
+use self::listeners::Listener;
 use crate::api::client;
 use crate::api::client::public_rooms::Readers;
-use crate::api::router::{BODY_BYTES_MAX, Router};
+use crate::api::router::Router;
 use crate::config::first_start::{self, Prepared};
 use crate::config::{Config, lock_file};
 use crate::events::RoomWriter;
@@ -150,11 +150,14 @@ pub fn serve(config: Config) -> Result<(), Failure> {
         log::warn!("{warning}");
     }
     let homeserver = reactor.run_until(build(&config, &prepared, &reactor))?;
-    let listener = Rc::new(HttpListener::new(&config, &homeserver, &reactor)?);
+    let listener = Rc::new(Listener::http(&config.listen.http, &homeserver, &reactor)?);
 
     let services = MultiService::new("homeserver", STOP_LIMIT);
     services.add(Housekeeping::new(reactor.clone(), homeserver.database.clone()));
     services.add_shared(listener.clone());
+    if let Some(https) = &config.listen.https {
+        services.add(Listener::https(https, &homeserver, &reactor)?);
+    }
     reactor.run_until(services.start(&reactor))?;
     stop_on_signals(&reactor, &services)?;
 
@@ -200,77 +203,4 @@ fn program_name() -> String {
         .next()
         .map(PathBuf::from)
         .map_or_else(|| "homeserver".to_owned(), |path| path.display().to_string())
-}
-
-/// The plain HTTP listener, as a service.
-struct HttpListener {
-    reactor: Reactor,
-    address: SocketAddr,
-    factory: HttpFactory,
-    sync: ClientSync,
-    port: std::cell::RefCell<Option<ListeningPort>>,
-}
-
-impl HttpListener {
-    fn new(config: &Config, homeserver: &Homeserver, reactor: &Reactor) -> io::Result<Self> {
-        let listen = &config.listen.http;
-        let address = resolve(&listen.host, listen.port)?;
-        let limits = Limits { body_bytes_max: BODY_BYTES_MAX, ..Limits::default() };
-        Ok(Self {
-            reactor: reactor.clone(),
-            address,
-            factory: HttpFactory::new(reactor, Rc::clone(&homeserver.handler), limits),
-            sync: homeserver.sync.clone(),
-            port: std::cell::RefCell::default(),
-        })
-    }
-
-    /// Returns where clients reach the server.
-    fn url(&self) -> String {
-        let address = self.port.borrow().as_ref().map_or(self.address, |port| port.local_address());
-        format!("http://{address}")
-    }
-}
-
-impl Service for HttpListener {
-    fn name(&self) -> &str {
-        "http"
-    }
-
-    fn start(&self, _: &Reactor) -> Deferred<()> {
-        let factory = Rc::new(self.factory.clone());
-        match self.reactor.listen_tcp(self.address, factory, ListenOptions::default()) {
-            Ok(port) => {
-                log::info!("listening on {}", port.local_address());
-                self.port.replace(Some(port));
-                Deferred::succeed(())
-            }
-            Err(source) => Deferred::fail(ListenError { address: self.address, source }),
-        }
-    }
-
-    /// Takes no more connections, answers those who wait for news, and lets the other requests end.
-    fn stop(&self) -> Deferred<()> {
-        if let Some(port) = self.port.take() {
-            port.stop_listening();
-        }
-        self.sync.stop_waiting();
-        self.factory.drain()
-    }
-}
-
-/// A listener could not be opened.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}; choose another port with listen.http.port")]
-struct ListenError {
-    address: SocketAddr,
-    source: io::Error,
-}
-
-/// Returns the address of a configured host. Blocks, and runs before the loop does.
-fn resolve(host: &str, port: u16) -> io::Result<SocketAddr> {
-    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-    (bare, port).to_socket_addrs()?.next().ok_or_else(|| {
-        io::Error::new(io::ErrorKind::NotFound, format!("{host:?} is no address of this machine"))
-    })
 }

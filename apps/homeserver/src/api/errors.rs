@@ -41,6 +41,9 @@ pub(crate) fn refusal_response(refusal: &Refusal) -> Response {
                 _ => answer,
             }
         }
+        Refusal::ServerControlled { message } => {
+            standard(StatusCode::METHOD_NOT_ALLOWED, &ErrorKind::BadJson, message)
+        }
         Refusal::Taken { message } => standard(StatusCode::CONFLICT, &ErrorKind::Unknown, message),
         Refusal::UserInteractive(info) => json(
             StatusCode::UNAUTHORIZED,

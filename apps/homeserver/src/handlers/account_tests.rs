@@ -231,6 +231,7 @@ fn errcode(refusal: &Refusal) -> String {
     match refusal {
         Refusal::Standard { kind, .. } => kind.errcode().to_string(),
         Refusal::Taken { .. } => "taken".to_owned(),
+        Refusal::ServerControlled { .. } => "M_BAD_JSON".to_owned(),
         Refusal::UserInteractive(info) => {
             let error = info.auth_error.as_ref();
             error.map_or("UIA".to_owned(), |error| format!("UIA {}", error.kind.errcode()))

@@ -23,6 +23,12 @@ pub enum Refusal {
         /// The text for people: what went wrong and, where it helps, what to do.
         message: String,
     },
+    /// What the server writes itself, a client cannot write: `M_BAD_JSON`, with a status of its own.
+    #[error("{message}")]
+    ServerControlled {
+        /// The text for people.
+        message: String,
+    },
     /// Something of that name exists already: `M_UNKNOWN`, told apart by its status.
     #[error("{message}")]
     Taken {
@@ -93,7 +99,8 @@ impl Refusal {
 
     /// `M_BAD_JSON`: this account data is written by the server itself.
     pub fn server_controlled(event_type: &str) -> Self {
-        Self::bad_json(format!("{event_type} is set by the server, not through this endpoint"))
+        let message = format!("{event_type} is set by the server, not through this endpoint");
+        Self::ServerControlled { message }
     }
 
     /// `M_TOO_LARGE`: the request, or the event it makes, is over a limit.

@@ -120,7 +120,8 @@ impl Registration {
         if !self.rules.open {
             return Err(Refusal::forbidden("registration is closed on this server").into());
         }
-        if let Some(address) = address {
+        // Asking what is needed costs next to nothing; an attempt costs a password hash.
+        if let (Some(address), Some(_)) = (address, &request.auth) {
             self.limiter.admit(Action::Registration, &address_key(address), self.reactor.now())?;
         }
         // Before the dialogue, so that nobody goes through it in vain.

@@ -289,6 +289,13 @@ fn bad_requests_get_their_errcode() {
             (400, "M_BAD_JSON"),
         ),
         (
+            "settings that the server writes",
+            ("PUT", "user/@ann:localhost/rooms/!r:localhost/account_data/m.fully_read"),
+            &ann,
+            json!({}),
+            (405, "M_BAD_JSON"),
+        ),
+        (
             "another's filter",
             ("POST", "user/@bob:localhost/filter"),
             &ann,
