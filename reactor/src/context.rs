@@ -403,6 +403,12 @@ impl Current {
         })
     }
 
+    /// Whether this thread is a loop's: what runs in a pool's thread keeps nobody waiting.
+    #[cold]
+    fn is_on_loop(&self) -> bool {
+        !matches!(&*self.clock.borrow(), Some(AccountingClock::Thread(_)))
+    }
+
     #[inline]
     fn swap(&self, context: LogContext) -> LogContext {
         let address = context.address();
@@ -465,7 +471,7 @@ impl Current {
         let started = self.slice_started.replace(now);
         let nanos = now.as_nanos().saturating_sub(started.as_nanos());
         inner.charge_loop(nanos);
-        if nanos > LOOP_HOLD_NANOS_MAX {
+        if nanos > LOOP_HOLD_NANOS_MAX && self.is_on_loop() {
             report_overlong(self.activity.get(), inner.name.as_str(), nanos);
         }
         Some(now)

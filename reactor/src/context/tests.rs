@@ -183,3 +183,13 @@ fn a_context_that_somebody_holds_is_left_alone_when_it_is_renewed() {
     assert_eq!((held.name(), renewed.name()), ("GET-1", "GET-2"));
     assert!(!held.is_same(&renewed));
 }
+
+/// Long jobs are what threads are for: the loop's watchdog once complained about them.
+#[test]
+fn a_long_slice_on_a_pool_s_thread_holds_nobody_up() {
+    let (lines, time) = (logging::capture(10), Passing::install());
+    let context = LogContext::new("job");
+    context.run(|| time.pass(Duration::from_secs(3600)));
+    assert_eq!(context.usage().loop_time, Duration::from_secs(3600));
+    assert_eq!(lines.take(), Vec::<String>::new());
+}
