@@ -187,3 +187,150 @@ fn is_in_thread(
     }
     Ok(thread_id == "main" || at == thread_id)
 }
+
+#[cfg(test)]
+mod tests {
+    use ruma::user_id;
+
+    use super::*;
+    use crate::events::tests::rooms::{Server, object, user};
+    use crate::model::{EventDraft, RoomVersion};
+
+    struct World {
+        server: Server,
+        room_id: OwnedRoomId,
+        events: Vec<OwnedEventId>,
+    }
+
+    /// A room in which alice has said three things.
+    fn world() -> World {
+        let mut server = Server::new();
+        let room_id = server.room(RoomVersion::DEFAULT);
+        let events = ["1", "2", "3"]
+            .map(|body| server.say(&room_id, "alice", body).unwrap().event_id)
+            .into();
+        World { server, room_id, events }
+    }
+
+    impl World {
+        fn mark(&mut self, name: &str, mark: Mark) -> Result<(), String> {
+            let (room_id, user_id) = (self.room_id.clone(), user(name));
+            let marked = self.server.database.write(move |txn| {
+                check_form(&mark)?;
+                let room = room_of_member(txn, &room_id, &user_id)?;
+                note(txn, (room, &room_id), &user_id, &mark, 7)
+            });
+            marked.map_err(|failure: Failure| {
+                failure.to_string().split(':').next().unwrap_or_default().to_owned()
+            })
+        }
+
+        fn read(&mut self, receipt_type: ReceiptType, event: usize) {
+            let event_id = self.events[event].clone();
+            let thread = ReceiptThread::Unthreaded;
+            self.mark("alice", Mark { receipt_type, event_id, thread }).unwrap();
+        }
+
+        /// Which event was read last, counted from 0.
+        fn stored(&self, receipt_type: &str, thread_id: &str) -> Option<usize> {
+            let alice = user_id!("@alice:domain");
+            let found = self.server.read(|txn| {
+                if receipt_type == FULLY_READ {
+                    let stored = account_data::find(txn, alice, Some(&self.room_id), FULLY_READ)?;
+                    return Ok(stored.as_deref().and_then(marker_in));
+                }
+                receipts::find(txn, &self.room_id, receipt_type, alice, thread_id)
+            })?;
+            self.events.iter().position(|event| *event == found)
+        }
+    }
+
+    #[test]
+    fn a_receipt_never_goes_back() {
+        for (receipt_type, name) in [
+            (ReceiptType::Read, "m.read"),
+            (ReceiptType::ReadPrivate, "m.read.private"),
+            (ReceiptType::FullyRead, FULLY_READ),
+        ] {
+            let mut world = world();
+            for (event, expected) in [(1, 1), (0, 1), (1, 1), (2, 2)] {
+                world.read(receipt_type.clone(), event);
+                assert_eq!(world.stored(name, ""), Some(expected), "{name}, event {event}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_unknown_cannot_be_compared() {
+        let mut world = world();
+        let unknown = OwnedEventId::try_from("$unknown").unwrap();
+        world.read(ReceiptType::Read, 2);
+        let mark = Mark {
+            receipt_type: ReceiptType::Read,
+            event_id: unknown,
+            thread: ReceiptThread::Unthreaded,
+        };
+        world.mark("alice", mark).unwrap();
+        assert_eq!(world.stored("m.read", ""), None, "the unknown event");
+        world.read(ReceiptType::Read, 0);
+        assert_eq!(world.stored("m.read", ""), Some(0), "and from it to any known one");
+    }
+
+    #[test]
+    fn threads_are_read_apart() {
+        let mut world = world();
+        let root = world.events[0].clone();
+        let content = serde_json::json!({
+            "body": "in the thread", "msgtype": "m.text",
+            "m.relates_to": {"rel_type": "m.thread", "event_id": root},
+        });
+        let draft = EventDraft::message(user("alice"), "m.room.message", object(content));
+        let inside = world.server.send(&world.room_id, draft).unwrap().event_id;
+        let content = serde_json::json!({
+            "m.relates_to": {"rel_type": "m.annotation", "event_id": inside, "key": "x"},
+        });
+        let draft = EventDraft::message(user("alice"), "m.reaction", object(content));
+        let reaction = world.server.send(&world.room_id, draft).unwrap().event_id;
+        let second = world.events[1].clone();
+        world.events.extend([inside.clone(), reaction.clone()]);
+        let in_thread = || ReceiptThread::Thread(root.clone());
+        let main = || ReceiptThread::Main;
+        for (why, thread, event_id, accepted) in [
+            ("the root", in_thread(), root.clone(), true),
+            ("an event in the thread", in_thread(), inside.clone(), true),
+            ("a reaction to it", in_thread(), reaction.clone(), true),
+            ("an event outside", in_thread(), second.clone(), false),
+            ("the root is in the main thread, too", main(), root.clone(), true),
+            ("an event outside is in the main thread", main(), second.clone(), true),
+            ("one in the thread is not", main(), inside.clone(), false),
+        ] {
+            let mark = Mark { receipt_type: ReceiptType::Read, event_id, thread };
+            let expected = if accepted { Ok(()) } else { Err("M_INVALID_PARAM".to_owned()) };
+            assert_eq!(world.mark("alice", mark), expected, "{why}");
+        }
+        assert_eq!(world.stored("m.read", root.as_str()), Some(4));
+        assert_eq!(world.stored("m.read", "main"), Some(1));
+        assert_eq!(world.stored("m.read", ""), None);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let mut world = world();
+        let event_id = world.events[0].clone();
+        let unthreaded = ReceiptThread::Unthreaded;
+        for (why, name, receipt_type, thread, expected) in [
+            ("a stranger", "bob", ReceiptType::Read, unthreaded.clone(), "M_FORBIDDEN"),
+            ("an unknown type", "alice", "m.seen".into(), unthreaded, "M_INVALID_PARAM"),
+            (
+                "a marker of a thread",
+                "alice",
+                ReceiptType::FullyRead,
+                ReceiptThread::Main,
+                "M_INVALID_PARAM",
+            ),
+        ] {
+            let mark = Mark { receipt_type, event_id: event_id.clone(), thread };
+            assert_eq!(world.mark(name, mark), Err(expected.to_owned()), "{why}");
+        }
+    }
+}

@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use ruma::push::Ruleset;
 use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId, UserId};
 
 use super::StateBlock;
@@ -14,13 +13,14 @@ use super::body::{self, SectionKind};
 use super::filter::{EventFacts, EventForm, SyncFilter};
 use super::lazy_members::SharedSentMembers;
 use super::rooms::{Freshness, RoomReader};
+use crate::handlers::push_rules;
 use crate::handlers::rendered::{Reading, RenderCache, Renderer};
 use crate::handlers::unread::UnreadCache;
 use crate::handlers::visibility::VisibilityCache;
 use crate::model::Membership;
 use crate::storage::StorageError;
 use crate::storage::databases::main::account_data::{self, AccountDataEntry};
-use crate::storage::databases::main::push_rules;
+use crate::storage::databases::main::push_rules as push_rule_rows;
 use crate::storage::databases::main::reader_rooms::{self, ReaderRoom};
 use crate::storage::engine::Txn;
 use crate::streams::{Stream, StreamToken};
@@ -170,17 +170,17 @@ impl Question {
         next_batch: &StreamToken,
     ) -> Result<Option<AccountDataEntry>, StorageError> {
         let stream_id = next_batch.position(Stream::PushRules);
-        let rules = match self.since {
-            None => Some(push_rules::find(txn, &self.user_id)?.unwrap_or_else(|| {
-                let rules = Ruleset::server_default(&self.user_id);
-                serde_json::to_string(&rules).unwrap_or_else(|_| "{}".to_owned())
-            })),
-            Some(since) => {
-                let since = since.position(Stream::PushRules);
-                push_rules::changed(txn, &self.user_id, since, stream_id)?
-            }
+        let since = self.since.map(|since| since.position(Stream::PushRules));
+        let are_news = match since {
+            None => true,
+            Some(since) => push_rule_rows::changed(txn, &self.user_id, since, stream_id)?.is_some(),
         };
-        Ok(rules.map(|rules| AccountDataEntry {
+        if !are_news {
+            return Ok(None);
+        }
+        let rules = serde_json::to_string(&push_rules::of_user(txn, &self.user_id)?)
+            .map_err(|_| StorageError::damaged("push rules cannot be written as JSON"))?;
+        Ok(Some(AccountDataEntry {
             room_id: None,
             event_type: "m.push_rules".to_owned(),
             stream_id,
