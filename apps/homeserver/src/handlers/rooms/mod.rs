@@ -20,8 +20,7 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-/// How often a room is begun a millisecond later because one with the same beginning exists: in room
-/// version 12 the id of a room is the hash of its create event.
+/// How often at most a room is begun a millisecond later because one with the same beginning exists.
 const ATTEMPTS_MAX: u32 = 100;
 
 /// Makes rooms.
@@ -131,14 +130,25 @@ fn write_room(
     tools: &Tools,
     new: NewRoom,
 ) -> Result<CreatedRoom, RoomError> {
-    let mut now = tools.now;
-    for _ in 0..ATTEMPTS_MAX {
-        match tools.writer.create_room(txn, new.clone(), now) {
-            Err(WriteError::RoomExists { .. }) => {
-                now = MilliSecondsSinceUnixEpoch(now.get().saturating_add(UInt::from(1_u32)));
-            }
+    for delay_ms in delays_ms(new.random) {
+        let then = tools.now.get().saturating_add(UInt::from(delay_ms));
+        let then = MilliSecondsSinceUnixEpoch(then);
+        match tools.writer.create_room(txn, new.clone(), then) {
+            Err(WriteError::RoomExists { .. }) => {}
             other => return Ok(other?),
         }
     }
-    Ok(tools.writer.create_room(txn, new, now)?)
+    Ok(tools.writer.create_room(txn, new, tools.now)?)
+}
+
+/// When to begin a room: now, or a little later because one with the same beginning exists. In room
+/// version 12 the id of a room is the hash of its create event, so who makes many rooms in one
+/// millisecond makes the same one.
+///
+/// First anywhere in the next second, and then one after the other.
+fn delays_ms(random: [u8; 18]) -> impl Iterator<Item = u32> {
+    let (pairs, _) = random.as_chunks::<2>();
+    let anywhere: Vec<u32> =
+        pairs.iter().map(|pair| u32::from(u16::from_be_bytes(*pair)) % 1000).collect();
+    std::iter::once(0).chain(anywhere).chain(1000..1000 + ATTEMPTS_MAX)
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use serde_json::{Value, json};
 
 use super::TestServer;
@@ -281,4 +283,150 @@ fn a_new_name_shows_in_all_rooms_of_its_owner() {
     }
     let path = format!("rooms/{}/state/m.room.member/@bob:localhost", rooms[2]);
     assert_eq!(server.refused("GET", &path, "ann", Value::Null).0, 404, "he is not in that one");
+}
+
+#[test]
+fn nobody_gives_himself_what_the_rules_keep_from_him() {
+    let server = server();
+    let room = create(&server, "ann", json!({"preset": "public_chat"}));
+    server.ok("POST", &format!("join/{room}"), "bob", json!({}));
+    let levels_path = format!("rooms/{room}/state/m.room.power_levels");
+    let levels = server.ok("GET", &levels_path, "bob", Value::Null);
+    let mut raised = levels.clone();
+    raised["users"]["@bob:localhost"] = 100.into();
+    let mut lowered = levels.clone();
+    lowered["state_default"] = 0.into();
+    let mut listed = levels.clone();
+    listed["users"]["@ann:localhost"] = 100.into();
+    let member = |who: &str| format!("rooms/{room}/state/m.room.member/@{who}:localhost");
+    for (why, who, path, body) in [
+        ("power for oneself", "bob", levels_path.clone(), raised),
+        ("less needed", "bob", levels_path.clone(), lowered),
+        ("a creator listed", "ann", levels_path, listed),
+        ("eve is made to join", "ann", member("eve"), json!({"membership": "join"})),
+        ("ann is made to leave", "bob", member("ann"), json!({"membership": "leave"})),
+        ("ann is banned", "bob", member("ann"), json!({"membership": "ban"})),
+        ("ann is renamed", "bob", member("ann"), json!({"membership": "join", "displayname": "x"})),
+        ("a second beginning", "ann", format!("rooms/{room}/state/m.room.create"), json!({})),
+        ("a name", "bob", format!("rooms/{room}/state/m.room.name"), json!({"name": "mine"})),
+        ("another's key", "bob", format!("rooms/{room}/state/x/@ann:localhost"), json!({})),
+        ("another's room", "eve", format!("rooms/{room}/state/x/@eve:localhost"), json!({})),
+    ] {
+        let refused = server.refused("PUT", &path, who, body);
+        assert_eq!(refused, (403, "M_FORBIDDEN".to_owned()), "{why}");
+    }
+    let state = server.ok("GET", &format!("rooms/{room}/state"), "ann", Value::Null);
+    let members: Vec<&Value> = state
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter(|event| event["type"] == "m.room.member")
+        .collect();
+    assert_eq!(members.len(), 2);
+    assert!(members.iter().all(|event| event["content"]["membership"] == "join"));
+}
+
+/// JSON of the sizes and shapes that people and machines get wrong.
+fn odd_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        prop_oneof![Just(0_i64), Just(-1), Just(50), Just(1 << 53), any::<i64>()]
+            .prop_map(Value::from),
+        Just(json!(1.5)),
+        prop_oneof![
+            Just("@ann:localhost"),
+            Just("@bob:localhost"),
+            Just("#x:localhost"),
+            Just("join"),
+            Just("public"),
+            Just("12"),
+            Just(""),
+            Just("\u{0}"),
+        ]
+        .prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 12, 4, |inner| {
+        let key = prop_oneof![
+            Just("users"),
+            Just("type"),
+            Just("content"),
+            Just("state_key"),
+            Just("membership"),
+            Just("@bob:localhost"),
+            Just("allow"),
+        ];
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map(key, inner, 0..4).prop_map(|map| {
+                map.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+            }),
+        ]
+    })
+}
+
+/// Whatever comes in gets an answer of the protocol, and what it left behind can be read.
+#[test]
+fn nonsense_is_refused_and_never_our_fault() {
+    let server = server();
+    let config = ProptestConfig {
+        cases: 150,
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(7),
+        ..ProptestConfig::default()
+    };
+    let fields = prop_oneof![
+        Just("creation_content"),
+        Just("initial_state"),
+        Just("invite"),
+        Just("name"),
+        Just("power_level_content_override"),
+        Just("preset"),
+        Just("room_alias_name"),
+        Just("room_version"),
+        Just("visibility"),
+    ];
+    let order = prop::collection::btree_map(fields, odd_json(), 0..3);
+    let types = prop_oneof![
+        Just("m.room.canonical_alias/"),
+        Just("m.room.history_visibility"),
+        Just("m.room.join_rules/"),
+        Just("m.room.member/@bob:localhost"),
+        Just("m.room.power_levels"),
+        Just("m.room.server_acl/"),
+        Just("m.room.topic/"),
+    ];
+    let changes = prop::collection::vec((types, odd_json()), 0..3);
+    let check = |(status, answer): (u16, Value), asked: &str| {
+        prop_assert!(matches!(status, 200 | 400 | 403 | 404 | 413), "{}: {}", asked, answer);
+        prop_assert_eq!(answer["errcode"].is_string(), status != 200);
+        Ok(answer)
+    };
+    proptest!(config, |(order in order, changes in changes)| {
+        let body: Value =
+            order.into_iter().map(|(field, value)| (field.to_owned(), value)).collect();
+        let answer = check(
+            server.send("POST", "/_matrix/client/v3/createRoom", "ann", &body.to_string()),
+            "createRoom",
+        )?;
+        let Some(room) = answer["room_id"].as_str() else { return Ok(()) };
+        let room = format!("/_matrix/client/v3/rooms/{room}");
+        for (event_type, content) in changes {
+            let path = format!("{room}/state/{event_type}");
+            check(server.send("PUT", &path, "ann", &content.to_string()), event_type)?;
+        }
+        for (method, path) in [
+            ("POST", "join"),
+            ("GET", "state"),
+            ("GET", "aliases"),
+            ("PUT", "send/x/1"),
+            ("POST", "leave"),
+            ("POST", "forget"),
+        ] {
+            let who = if path == "join" { "bob" } else { "ann" };
+            check(server.send(method, &format!("{room}/{path}"), who, "{}"), path)?;
+        }
+        check(server.send("GET", "/_matrix/client/v3/publicRooms", "ann", ""), "publicRooms")?;
+        check(server.send("GET", "/_matrix/client/v3/sync", "ann", ""), "sync")?;
+    });
 }
