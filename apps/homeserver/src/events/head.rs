@@ -22,6 +22,9 @@ use super::view::{StateSource, StateView};
 /// Heads kept at most: the rooms in which something is going on.
 const HEADS_MAX: usize = 1000;
 
+/// State events remembered by all heads together: at a kilobyte or two each, 100 MiB at most.
+const REMEMBERED_MAX: usize = 50_000;
+
 /// An end of the room's graph.
 #[derive(Clone, Debug)]
 pub(super) struct Tip {
@@ -143,8 +146,11 @@ pub(super) fn resolved_group(
 #[derive(Default)]
 pub(super) struct RoomHeads {
     heads: BTreeMap<OwnedRoomId, RememberedHead>,
-    /// Counts uses, to tell which head has not been used for longest.
+    /// Rooms by their heads' last use, which is unique.
+    by_use: BTreeMap<u64, OwnedRoomId>,
     use_count: u64,
+    /// State events that the heads remember together.
+    remembered_count: usize,
     /// Put back by the running job.
     touched: Vec<OwnedRoomId>,
     /// States that were resolved, by what they were resolved from.
@@ -156,6 +162,31 @@ pub(super) struct RoomHeads {
 struct RememberedHead {
     head: Box<RoomHead>,
     last_use: u64,
+    remembered_count: usize,
+}
+
+impl RoomHeads {
+    fn insert(&mut self, head: Box<RoomHead>) {
+        let room_id = head.room.room_id.clone();
+        self.remove(&room_id);
+        self.use_count += 1;
+        let (last_use, remembered_count) = (self.use_count, head.view.remembered_count());
+        self.by_use.insert(last_use, room_id.clone());
+        self.remembered_count += remembered_count;
+        self.touched.push(room_id.clone());
+        self.heads.insert(room_id, RememberedHead { head, last_use, remembered_count });
+        while self.heads.len() > HEADS_MAX || self.remembered_count > REMEMBERED_MAX {
+            let Some((_, oldest)) = self.by_use.pop_first() else { break };
+            self.remove(&oldest);
+        }
+    }
+
+    fn remove(&mut self, room_id: &RoomId) -> Option<Box<RoomHead>> {
+        let remembered = self.heads.remove(room_id)?;
+        self.by_use.remove(&remembered.last_use);
+        self.remembered_count -= remembered.remembered_count;
+        Some(remembered.head)
+    }
 }
 
 impl WriterCache for RoomHeads {
@@ -165,8 +196,8 @@ impl WriterCache for RoomHeads {
     }
 
     fn job_taken_back(&mut self) {
-        for room_id in self.touched.drain(..) {
-            self.heads.remove(&room_id);
+        for room_id in std::mem::take(&mut self.touched) {
+            self.remove(&room_id);
         }
         for states in self.new_resolutions.drain(..) {
             self.resolved.remove(&states);
@@ -182,8 +213,8 @@ impl WriterCache for RoomHeads {
 ///
 /// A head that is not [put back](put_back) is loaded anew next time: errors need no clean-up.
 pub(super) fn take(txn: &mut WriteTxn<'_>, room_id: &RoomId) -> Result<Box<RoomHead>, WriteError> {
-    if let Some(remembered) = txn.cache::<RoomHeads>().heads.remove(room_id) {
-        return Ok(remembered.head);
+    if let Some(head) = txn.cache::<RoomHeads>().remove(room_id) {
+        return Ok(head);
     }
     let Some(room) = rooms::find(txn, room_id)? else {
         return Err(WriteError::UnknownRoom { room_id: room_id.to_owned() });
@@ -194,16 +225,41 @@ pub(super) fn take(txn: &mut WriteTxn<'_>, room_id: &RoomId) -> Result<Box<RoomH
 /// Puts a head back after everything it stands for has been written.
 pub(super) fn put_back(txn: &mut WriteTxn<'_>, mut head: Box<RoomHead>) {
     head.view.trim();
-    let heads = txn.cache::<RoomHeads>();
-    if heads.heads.len() >= HEADS_MAX {
-        let oldest = heads.heads.iter().min_by_key(|(_, remembered)| remembered.last_use);
-        if let Some(oldest) = oldest.map(|(room_id, _)| room_id.clone()) {
-            heads.heads.remove(&oldest);
-        }
+    txn.cache::<RoomHeads>().insert(head);
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::{RoomId, user_id};
+
+    use super::*;
+    use crate::model::RoomVersion;
+    use crate::storage::RoomKey;
+
+    fn head(number: i64) -> Box<RoomHead> {
+        Box::new(RoomHead::empty(Room {
+            key: RoomKey(number),
+            room_id: RoomId::parse(format!("!{number}:d")).unwrap(),
+            version: RoomVersion::V12,
+            creator: user_id!("@a:d").to_owned(),
+        }))
     }
-    heads.use_count += 1;
-    let last_use = heads.use_count;
-    let room_id = head.room.room_id.clone();
-    heads.touched.push(room_id.clone());
-    heads.heads.insert(room_id, RememberedHead { head, last_use });
+
+    #[test]
+    fn the_head_that_was_not_used_for_longest_goes_first() {
+        let mut heads = RoomHeads::default();
+        let max = HEADS_MAX as i64;
+        for number in 0..max {
+            heads.insert(head(number));
+        }
+        let used = heads.remove(&head(0).room.room_id).expect("remembered");
+        heads.insert(used);
+        heads.insert(head(max));
+        assert_eq!(heads.heads.len(), HEADS_MAX);
+        assert_eq!(heads.by_use.len(), HEADS_MAX);
+        assert!(heads.remove(&head(0).room.room_id).is_some(), "used lately");
+        assert!(heads.remove(&head(1).room.room_id).is_none(), "the oldest");
+        heads.job_taken_back();
+        assert!(heads.heads.is_empty() && heads.by_use.is_empty());
+    }
 }

@@ -138,6 +138,11 @@ impl StateView {
         }
     }
 
+    /// Returns how many entries are remembered.
+    pub(super) fn remembered_count(&self) -> usize {
+        self.remembered_count
+    }
+
     /// Forgets if it has become too much.
     pub(super) fn trim(&mut self) {
         if self.remembered_count > REMEMBERED_MAX {
