@@ -97,17 +97,21 @@ impl Sessions {
 
     fn remember(&self, hash: TokenHash, known: &Rc<Known>) {
         let device = (known.requester.user_id.clone(), known.requester.device_id.clone());
-        self.by_device.borrow_mut().insert(device.clone(), hash);
         let by_device = Rc::downgrade(&self.by_device);
+        let its_device = device.clone();
         let forgotten = Rc::new(move || {
             let Some(by_device) = by_device.upgrade() else { return };
             let mut by_device = by_device.borrow_mut();
             // The device may have another token by now.
-            if by_device.get(&device) == Some(&hash) {
-                by_device.remove(&device);
+            if by_device.get(&its_device) == Some(&hash) {
+                by_device.remove(&its_device);
             }
         });
         self.known.insert_with(hash, known.clone(), vec![forgotten]);
+        // Last, because two requests may have looked the same token up: putting the second answer in
+        // takes the first one out, and that one's callback ends with the device forgotten. A token
+        // that is known but not by its device would outlive its logout.
+        self.by_device.borrow_mut().insert(device, hash);
     }
 
     fn note_use(&self, known: &Known) {
