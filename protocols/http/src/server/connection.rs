@@ -379,10 +379,10 @@ impl Connection {
     pub(crate) fn close_if_idle(&self) {
         let Some(transport) = self.transport.get() else { return };
         let state = self.state.borrow();
-        let is_idle = state.exchange.is_none()
-            && state.stash.is_empty()
-            && state.codec.is_between_requests()
-            && state.ending == Ending::Open;
+        // Half a head is no request yet: nothing has been done for it, and its client can ask again
+        // elsewhere. Waiting for the rest would hold up the end for the whole head timeout.
+        let is_idle =
+            state.exchange.is_none() && state.stash.is_empty() && state.ending == Ending::Open;
         drop(state);
         if is_idle {
             self.lose(transport);
