@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use ropewalk::Failure;
-use ropewalk_http::Response;
+use ropewalk_http::{BodyError, Response};
 use ruma::api::error::{
     DeserializationError, ErrorKind, FromHttpRequestError, LimitExceededErrorData, RetryAfter,
     StandardErrorBody,
@@ -18,6 +18,12 @@ use crate::handlers::Refusal;
 pub(crate) fn response(failure: &Failure) -> Response {
     if let Some(refusal) = failure.downcast_ref::<Refusal>() {
         return refusal_response(refusal);
+    }
+    if let Some(error) = failure.downcast_ref::<BodyError>() {
+        // The client's doing, and no reason for an operator to get up. The HTTP server answers by
+        // itself where an answer can still be read.
+        log::debug!("a body did not come to its end: {error}");
+        return standard(StatusCode::BAD_REQUEST, &ErrorKind::Unknown, &error.to_string());
     }
     log::error!("a request failed: {failure:?}");
     standard(StatusCode::INTERNAL_SERVER_ERROR, &ErrorKind::Unknown, "internal server error")
@@ -65,6 +71,11 @@ pub(crate) fn refuse_request(error: &FromHttpRequestError) -> Refusal {
         return Refusal::unrecognized();
     };
     match error {
+        DeserializationError::Json(error)
+            if error.is_data() && error.to_string().starts_with("missing field") =>
+        {
+            Refusal::missing_param(error.to_string())
+        }
         DeserializationError::Json(error) if error.is_data() => {
             Refusal::bad_json(error.to_string())
         }

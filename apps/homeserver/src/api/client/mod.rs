@@ -12,6 +12,7 @@ pub(crate) mod history;
 pub(crate) mod login;
 pub(crate) mod members;
 pub(crate) mod membership;
+mod mended;
 pub(crate) mod profile;
 pub(crate) mod public_rooms;
 pub(crate) mod push_rules;

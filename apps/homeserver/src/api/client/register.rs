@@ -7,19 +7,22 @@ use ruma::api::client::account::get_username_availability::v3 as availability;
 use ruma::api::client::account::register::v3 as register;
 
 use super::address::client_address;
+use super::mended::Mended;
 use crate::api::router::Router;
 use crate::handlers::registration::Registration;
 
 /// Adds the routes.
 pub(crate) fn routes(router: &mut Router, registration: &Rc<Registration>) {
     let handler = Rc::clone(registration);
-    router.add::<register::Request, _, _>(move |call, request| {
+    router.add::<Mended<register::Request>, _, _>(move |call, Mended(request)| {
         let handler = Rc::clone(&handler);
         async move {
             let address = client_address(&call);
             let path = call.head.path();
             let registered = handler
-                .register(request, path, &call.body, address, |body| call.reparse(body))
+                .register(request, path, &call.body, address, |body| {
+                    call.reparse::<Mended<register::Request>>(body).map(|Mended(request)| request)
+                })
                 .await?;
             let mut response = register::Response::new(registered.user_id);
             if let Some((device_id, token)) = registered.session {

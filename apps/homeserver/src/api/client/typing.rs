@@ -2,6 +2,7 @@
 
 use ruma::api::client::typing::create_typing_event::v3::{self, Typing as State};
 
+use super::mended::Mended;
 use crate::api::router::{Call, Router};
 use crate::handlers::sessions::Requester;
 use crate::handlers::typing::Typing;
@@ -9,7 +10,7 @@ use crate::handlers::typing::Typing;
 /// Adds the routes.
 pub(crate) fn routes(router: &mut Router, typing: &Typing) {
     let typing = typing.clone();
-    router.add(move |call: Call<Requester>, request: v3::Request| {
+    router.add(move |call: Call<Requester>, Mended(request): Mended<v3::Request>| {
         let typing = typing.clone();
         async move {
             let timeout = match request.state {

@@ -232,7 +232,7 @@ fn bad_requests_get_their_errcode() {
             (400, "M_USER_IN_USE"),
         ),
         ("no name", ("GET", "register/available"), "", Value::Null, (400, "M_MISSING_PARAM")),
-        ("no type", ("POST", "login"), "", json!({}), (400, "M_BAD_JSON")),
+        ("no type", ("POST", "login"), "", json!({}), (400, "M_MISSING_PARAM")),
         ("no such type", ("POST", "login"), "", login("m.login.magic"), (400, "M_UNKNOWN")),
         (
             "a wrong password",
