@@ -295,7 +295,8 @@ async function history(alice, bob, roomId) {
     claim("a linked event is found in its timeline", bodies(around.getEvents()).includes("line 15"));
 
     await inTime("logging out", fresh.logout(true));
-    claim("a logged-out token is unknown", (await refusal(fresh.whoami())) === "401 M_UNKNOWN_TOKEN");
+    const refused = await refusal(loggedIn(login).whoami());
+    claim("a logged-out token is unknown", refused === "401 M_UNKNOWN_TOKEN", refused);
 }
 
 /** Sends until the server dies, waits for its return and takes stock. */

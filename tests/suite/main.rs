@@ -2,7 +2,11 @@
 //!
 //! `tidy` fails when a file in this folder is not listed here.
 
+mod bad_input;
+mod clients;
+mod durability;
 mod process;
+mod regressions;
 mod tidy;
 
 /// The homeserver: `apps/homeserver/src/main.rs`, built as a program of this package (see

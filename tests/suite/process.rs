@@ -1,15 +1,140 @@
 //! The program as an operator meets it: started, asked, told to stop, started twice, told nonsense.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
+use serde_json::json;
+use system_tests::http::Connection;
+use system_tests::matrix::{Person, text};
 use system_tests::server::{Homeserver, Site};
+use system_tests::skip::skip;
 use system_tests::terminal::Terminal;
 
 use crate::HOMESERVER;
 
 /// How long an ordered stop may take.
 pub(crate) const STOP_MAX: Duration = Duration::from_secs(8);
+
+/// Where a server without configuration listens.
+const DEFAULT_ADDRESS: &str = "127.0.0.1:8008";
+
+#[test]
+fn it_starts_with_no_configuration_and_says_how_to_go_on() {
+    let site = Site::new(HOMESERVER);
+    let folder = site.folder().join("empty");
+    std::fs::create_dir(&folder).unwrap();
+    #[expect(clippy::disallowed_methods, reason = "asks whether somebody else is there")]
+    let free = TcpListener::bind(DEFAULT_ADDRESS).is_ok();
+    if !free {
+        let because = format!("{DEFAULT_ADDRESS} is taken on this machine");
+        return skip("it_starts_with_no_configuration_and_says_how_to_go_on", &because);
+    }
+    let mut command = site.command(&[]);
+    command.current_dir(&folder);
+    let server = Homeserver::await_ready(Terminal::start(command));
+    assert_eq!(server.address(), DEFAULT_ADDRESS.parse::<SocketAddr>().unwrap());
+    let data = folder.join("homeserver-data");
+    for file in ["homeserver.toml", "homeserver.db", "signing.key"] {
+        assert!(data.join(file).exists(), "no {file}");
+    }
+    let secrets = std::fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().path());
+    for path in secrets.filter(|path| path.to_string_lossy().ends_with("key")) {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "others may read {}", path.display());
+    }
+    // Nobody can just walk in; the way to the first account is on the terminal, and it works.
+    let register =
+        json!({"username": "eve", "password": "long enough", "auth": {"type": "m.login.dummy"}});
+    assert_eq!(server.post("register", None, &register).outcome(), "403 M_FORBIDDEN");
+    let said = server.terminal().transcript();
+    assert!(said.contains("register-user"), "how to make an account is not said:\n{said}");
+
+    let (status, said) = server.terminate(STOP_MAX);
+    assert!(status.success(), "{status}: {said}");
+}
+
+#[test]
+fn register_user_makes_an_account_on_the_running_server() {
+    let site = Site::new(HOMESERVER);
+    let server = site.start();
+    let url = server.base_url();
+    let run = |arguments: &[&str], password: &str| {
+        let mut all = vec!["register-user", "--config", "open.toml"];
+        all.extend(["--url", &url, "--password-file", "-"]);
+        all.extend(arguments);
+        let mut terminal = Terminal::start(site.command(&all));
+        terminal.type_line(password);
+        (terminal.wait_exit(system_tests::terminal::PATIENCE), terminal.transcript())
+    };
+    let (status, said) = run(&["alice"], "a long password for alice");
+    assert!(status.success(), "{status}: {said}");
+    assert!(said.contains("@alice:ropewalk.test"), "{said}");
+    assert!(!said.contains("a long password"), "the password is on the terminal:\n{said}");
+
+    let login = json!({
+        "type": "m.login.password",
+        "identifier": {"type": "m.id.user", "user": "alice"},
+        "password": "a long password for alice",
+    });
+    let answer = server.post("login", None, &login);
+    assert_eq!(answer.status, 200, "{answer}");
+    assert_eq!(Person::of(&answer.json()).id, "@alice:ropewalk.test");
+
+    let (status, said) = run(&["alice"], "another password");
+    assert_eq!(status.code(), Some(1), "a taken name: {said}");
+    assert!(said.contains("error: "), "{said}");
+    server.kill();
+    let (status, said) = run(&["bob"], "a long password for bob");
+    assert_eq!(status.code(), Some(1), "no server: {said}");
+    assert!(said.contains("error: ") && said.contains("hint: "), "{said}");
+}
+
+#[test]
+fn sigterm_answers_long_polls_at_once_and_ends_well() {
+    stop_politely(Terminal::terminate);
+}
+
+#[test]
+fn sigint_does_the_same() {
+    stop_politely(Terminal::interrupt);
+}
+
+fn stop_politely(signal: fn(&Terminal)) {
+    let site = Site::new(HOMESERVER);
+    let server = site.start();
+    let alice = server.register("alice");
+    let since = text(&server.get("sync?timeout=0", Some(&alice)).json(), "next_batch");
+    let target = format!("/_matrix/client/v3/sync?timeout=600000&since={since}");
+    let mut polls: Vec<Connection> = (0..20).map(|_| server.connect()).collect();
+    for poll in &mut polls {
+        poll.request("GET", &target, Some(&alice.token), b"");
+    }
+    // Idle and half-open connections must not hold up the end either.
+    let mut idle = server.connect();
+    idle.request("GET", "/_matrix/client/versions", None, b"");
+    assert_eq!(idle.answer().status, 200);
+    let mut half = server.connect();
+    half.send(b"GET /_matrix/client/versions HTTP/1.1\r\nHo");
+    // The polls were sent before this request was; once it is answered, they are waiting.
+    assert_eq!(server.outcome("GET", "/_matrix/client/versions", None, ""), "200");
+
+    signal(server.terminal());
+    for mut poll in polls {
+        let answer = poll.answer();
+        assert_eq!(answer.status, 200, "{answer}");
+        assert_eq!(answer.header("connection"), Some("close"));
+        assert!(answer.json()["next_batch"].is_string(), "{answer}");
+    }
+    let (status, said) = server.wait_exit(STOP_MAX);
+    assert_eq!(status.code(), Some(0), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+
+    // The token that the interrupted poll gave is good after the restart.
+    let server = site.start();
+    let answer = server.get(&format!("sync?timeout=0&since={since}"), Some(&alice));
+    assert_eq!(answer.status, 200, "{answer}");
+}
 
 #[test]
 fn a_second_server_on_the_same_data_is_refused() {
