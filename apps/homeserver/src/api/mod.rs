@@ -1,6 +1,7 @@
 //! HTTP paths and bodies of the Matrix APIs: parse, call a handler, reply. Decides nothing itself.
 
 pub(crate) mod admin;
+pub(crate) mod admin_tokens;
 pub(crate) mod auth;
 pub(crate) mod client;
 pub(crate) mod errors;

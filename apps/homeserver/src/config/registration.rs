@@ -21,7 +21,8 @@ section! {
         shared_secret: Option<Secret> = None, example "\"a long random string\"";
         /// A file that holds the shared secret, instead of shared_secret.
         shared_secret_file: Option<PathBuf> = None, example "\"registration_secret\"";
-        /// Whether a registration token has to be shown to make an account.
+        /// Whether a registration token has to be shown to make an account. Administrators make them with
+        /// POST /_synapse/admin/v1/registration_tokens/new.
         tokens: bool = false;
     }
 }

@@ -24,6 +24,7 @@ pub mod rate_limits;
 pub mod receipts;
 pub mod refusal;
 pub mod registration;
+pub mod registration_tokens;
 pub(crate) mod rendered;
 pub(crate) mod room_error;
 pub mod room_work;

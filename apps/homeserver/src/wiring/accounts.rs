@@ -4,9 +4,9 @@ use std::rc::Rc;
 
 use ropewalk::Reactor;
 
-use crate::api::admin;
 use crate::api::client;
 use crate::api::router::Router;
+use crate::api::{admin, admin_tokens};
 use crate::config::Config;
 use crate::config::first_start::Prepared;
 use crate::handlers::account_data::AccountData;
@@ -19,6 +19,7 @@ use crate::handlers::profiles::{ProfileInRooms, Profiles};
 use crate::handlers::push_rules::PushRules;
 use crate::handlers::rate_limits::RateLimiter;
 use crate::handlers::registration::{Parts, Registration};
+use crate::handlers::registration_tokens::RegistrationTokens;
 use crate::handlers::sessions::Sessions;
 use crate::handlers::ui_auth::UiAuth;
 use crate::storage::engine::Database;
@@ -48,6 +49,7 @@ pub(super) struct AccountParts {
     profiles: Rc<Profiles>,
     push_rules: PushRules,
     registration: Rc<Registration>,
+    registration_tokens: RegistrationTokens,
     sessions: Rc<Sessions>,
 }
 
@@ -104,6 +106,7 @@ impl AccountParts {
             profiles: Rc::new(Profiles::new(database.clone(), server_name.clone(), rooms.profile)),
             push_rules: PushRules::new(database.clone()),
             registration,
+            registration_tokens: RegistrationTokens::new(reactor.clone(), database.clone()),
             sessions: Rc::clone(sessions),
         }
     }
@@ -111,6 +114,7 @@ impl AccountParts {
     /// Adds their routes.
     pub(super) fn routes(&self, router: &mut Router) {
         admin::routes(router, &self.admin_registration);
+        admin_tokens::routes(router, &self.registration_tokens, &self.sessions);
         client::account::routes(router, &self.accounts);
         client::account_data::routes(router, &self.account_data);
         client::devices::routes(router, &self.devices, &self.accounts);

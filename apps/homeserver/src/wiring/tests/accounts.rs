@@ -377,3 +377,55 @@ fn the_shared_secret_opens_a_closed_server() {
     let (status, empty) = server.send("POST", path, "", "{}");
     assert_eq!((status, &empty["errcode"]), (400, &json!("M_BAD_JSON")));
 }
+
+#[test]
+fn administrators_make_registration_tokens() {
+    let server = TestServer::with(|config| {
+        config.registration.open = true;
+        config.registration.tokens = true;
+        config.passwords.fast_hash = true;
+        config.rate_limits.enabled = false;
+    });
+    server.add_user("user");
+    server.add_admin("root");
+    let path = "/_synapse/admin/v1/registration_tokens";
+    let make = |who: &str, body: Value| {
+        let (status, answer) = server.send("POST", &format!("{path}/new"), who, &body.to_string());
+        (status, answer)
+    };
+    let once = json!({"token": "once", "uses_allowed": 1});
+    assert_eq!(make("user", once.clone()).1["errcode"], "M_FORBIDDEN");
+    assert_eq!(make("", once.clone()).1["errcode"], "M_MISSING_TOKEN");
+    let shown = json!({
+        "token": "once", "uses_allowed": 1, "pending": 0, "completed": 0, "expiry_time": null
+    });
+    assert_eq!(make("root", once.clone()), (200, shown));
+    assert_eq!(make("root", once).1["errcode"], "M_INVALID_PARAM");
+    assert_eq!(make("root", json!({"token": "ä"})).1["errcode"], "M_INVALID_PARAM");
+    assert_eq!(make("root", json!({"expiry_time": 1})).1["errcode"], "M_INVALID_PARAM");
+    assert_eq!(make("root", json!({})).1["token"].as_str().map(str::len), Some(16));
+
+    let validity = |token: &str| {
+        let path = format!(
+            "/_matrix/client/v1/register/m.login.registration_token/validity?token={token}"
+        );
+        server.send("GET", &path, "", "").1
+    };
+    assert_eq!(validity("once"), json!({"valid": true}));
+    let body = json!({
+        "username": "ann", "password": "ann",
+        "auth": {"type": "m.login.registration_token", "token": "once"},
+    });
+    server.ok("POST", "register", "", body);
+    assert_eq!(validity("once"), json!({"valid": false}));
+    let (_, useless) = server.send("GET", &format!("{path}?valid=false"), "root", "");
+    assert_eq!(useless["registration_tokens"][0]["completed"], 1);
+    let (_, all) = server.send("GET", path, "root", "");
+    assert_eq!(all["registration_tokens"].as_array().map(Vec::len), Some(2));
+
+    let one = format!("{path}/once");
+    assert_eq!(server.send("GET", &one, "root", "").1["token"], "once");
+    assert_eq!(server.send("DELETE", &one, "user", "").0, 403);
+    assert_eq!(server.send("DELETE", &one, "root", ""), (200, json!({})));
+    assert_eq!(server.send("DELETE", &one, "root", "").0, 404);
+}

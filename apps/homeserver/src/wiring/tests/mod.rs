@@ -59,6 +59,15 @@ impl TestServer {
 
     /// Makes an account with a device `D`; its token is the name.
     pub(crate) fn add_user(&self, name: &str) {
+        self.add(name, false);
+    }
+
+    /// As [`add_user`](Self::add_user), for somebody who administers the server.
+    pub(crate) fn add_admin(&self, name: &str) {
+        self.add(name, true);
+    }
+
+    fn add(&self, name: &str, is_admin: bool) {
         let user_id = UserId::parse(format!("@{name}:localhost")).expect("a user id");
         let token = name.to_owned();
         let adding = self.homeserver.database.write("add a user", move |txn| {
@@ -67,7 +76,7 @@ impl TestServer {
                 user_id: user_id.clone(),
                 password_hash: None,
                 created_ts: 0,
-                is_admin: false,
+                is_admin,
             };
             users::insert(txn, &user)?;
             devices::insert_if_missing(txn, &user_id, device_id, None, 0)?;

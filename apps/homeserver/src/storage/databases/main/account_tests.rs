@@ -248,4 +248,9 @@ fn registration_tokens_run_out_by_use_and_by_date() {
     assert!(db.write(|txn| registration_tokens::consume(txn, "twice", 1)));
     assert!(!usable(&db, "twice", 1));
     assert!(!db.write(|txn| registration_tokens::consume(txn, "twice", 1)));
+    let all = db.read(registration_tokens::all);
+    assert_eq!(all.iter().map(|token| token.token.as_str()).collect::<Vec<_>>(), ["soon", "twice"]);
+    assert_eq!((all[1].uses_allowed, all[1].used, all[1].expiry_ts), (Some(2), 2, None));
+    assert!(db.write(|txn| registration_tokens::delete(txn, "twice")));
+    assert!(!db.write(|txn| registration_tokens::delete(txn, "twice")));
 }
