@@ -17,7 +17,7 @@ use super::room_work::{RoomWork, Tools};
 use crate::events::WriteError;
 use crate::model::Membership;
 use crate::storage::databases::main::rooms::{self, Room};
-use crate::storage::databases::main::{current_state, memberships, room_aliases};
+use crate::storage::databases::main::{current_state, memberships, reader_rooms, room_aliases};
 use crate::storage::engine::{Txn, WriteTxn};
 
 mod restricted;
@@ -314,12 +314,7 @@ fn rooms_with(
     who: &UserId,
     membership: Membership,
 ) -> Result<Vec<OwnedRoomId>, RoomError> {
-    let mut found = Vec::new();
-    for local in memberships::local_rooms(txn, who)? {
-        if local.membership == membership.as_str() {
-            found.push(rooms::by_key(txn, local.room)?.room_id);
-        }
-    }
-    found.sort_unstable();
-    Ok(found)
+    let rooms = reader_rooms::all(txn, who)?;
+    let wanted = rooms.into_iter().filter(|room| room.membership == membership);
+    Ok(wanted.map(|room| room.room_id).collect())
 }

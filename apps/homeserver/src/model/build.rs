@@ -2,7 +2,11 @@
 
 use std::fmt;
 
-use ruma::signatures::hash_and_sign_event;
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ruma::canonical_json::RedactingSerializer;
+use ruma::signatures::{JsonError, KeyPair as _, add_content_hash_to_event};
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId,
     OwnedServerName, OwnedUserId, RoomId, ServerName, UInt,
@@ -171,17 +175,34 @@ impl EventSigner {
         place: Place,
     ) -> Result<Pdu, BuildError> {
         let mut object = assemble(version, draft, place);
-        hash_and_sign_event(
-            self.server_name.as_str(),
-            &self.key_pair,
-            &mut object,
-            &version.rules().redaction,
-        )
-        .map_err(|error| match error {
-            ruma::signatures::JsonError::PduTooLarge => too_large(&object),
-            error => BuildError::Sign { reason: error.to_string() },
-        })?;
-        Ok(Pdu::from_object(version, &object)?)
+        add_content_hash_to_event(&mut object).map_err(|error| refused(error, &object))?;
+        // What is signed and what the id is a hash of is the same text: the redacted event without
+        // signatures and `unsigned` (Server-Server API, "Signing Events" and "Calculating the reference
+        // hash for an event"). Making it once saves a tenth of an event's cost.
+        let rules = version.rules();
+        let redacted = RedactingSerializer::new()
+            .rules(&rules.redaction)
+            .custom_redacted_root_fields(&["signatures", "unsigned"])
+            .serialize(&object)
+            .map_err(|error| BuildError::Sign { reason: error.to_string() })?;
+        let signature = self.key_pair.sign(redacted.as_bytes());
+        let signature = CanonicalJsonValue::String(signature.base64());
+        let signatures =
+            CanonicalJsonObject::from([(self.key_pair.key_id().to_owned(), signature)]);
+        let signatures = CanonicalJsonObject::from([(
+            self.server_name.to_string(),
+            CanonicalJsonValue::Object(signatures),
+        )]);
+        object.insert("signatures".to_owned(), CanonicalJsonValue::Object(signatures));
+        let hash = URL_SAFE_NO_PAD.encode(digest(&SHA256, redacted.as_bytes()));
+        Ok(Pdu::from_own(&object, &hash)?)
+    }
+}
+
+fn refused(error: JsonError, object: &CanonicalJsonObject) -> BuildError {
+    match error {
+        JsonError::PduTooLarge => too_large(object),
+        error => BuildError::Sign { reason: error.to_string() },
     }
 }
 

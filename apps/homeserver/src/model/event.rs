@@ -186,8 +186,21 @@ impl Pdu {
         check_pdu_format(object, &rules.event_format).map_err(EventError::format)?;
         let hash =
             reference_hash(object, rules).map_err(|error| EventError::format(error.to_string()))?;
+        Self::with_hash(json, &hash)
+    }
+
+    /// Makes the event out of an object that this server has just put together and signed, whose
+    /// reference hash it knows. Only what the client decided is checked: the sizes.
+    pub(super) fn from_own(object: &CanonicalJsonObject, hash: &str) -> Result<Self, EventError> {
+        let json =
+            serde_json::to_string(object).map_err(|error| EventError::format(error.to_string()))?;
+        check_sizes(&json, object)?;
+        Self::with_hash(json, hash)
+    }
+
+    fn with_hash(json: String, hash: &str) -> Result<Self, EventError> {
         let event_id =
-            EventId::new_v2_or_v3(&hash).map_err(|error| EventError::format(error.to_string()))?;
+            EventId::new_v2_or_v3(hash).map_err(|error| EventError::format(error.to_string()))?;
         Self::from_stored(event_id, json, EventFlags::default())
     }
 

@@ -88,6 +88,26 @@ fn stored_text_is_kept_verbatim_and_read_back() {
 }
 
 #[test]
+fn others_find_our_signatures_and_hashes_good() {
+    use ruma::serde::Base64;
+    use ruma::signatures::{PublicKeyMap, Verified, verify_event};
+    let signer = signer("domain");
+    let key = Base64::new(signer.public_key().to_vec());
+    let keys: PublicKeyMap =
+        [("domain".to_owned(), [(signer.key_id().to_owned(), key)].into())].into();
+    for version in RoomVersion::ALL {
+        let mut room = Room::new(version, "a");
+        let message = room.send("a", "m.room.message", None, json!({"body": "hi"})).unwrap();
+        let name = room.send("a", "m.room.name", Some(""), json!({"name": "x"})).unwrap();
+        for event in [&room.create, &message, &name] {
+            let event = object(serde_json::from_str(event.json()).unwrap());
+            let verified = verify_event(&keys, &event, version.rules()).expect("verifies");
+            assert!(matches!(verified, Verified::All), "{version}");
+        }
+    }
+}
+
+#[test]
 fn a_version_12_room_is_named_after_its_create_event() {
     let room = Room::new(RoomVersion::V12, "a");
     let create = &room.create;

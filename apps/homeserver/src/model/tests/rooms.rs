@@ -130,7 +130,11 @@ impl Room {
             depth,
             origin_server_ts: at(self.now),
         };
-        Ok(Arc::new(self.signer.sign(self.version, draft, place).expect("an event")))
+        let event = self.signer.sign(self.version, draft, place).expect("an event");
+        // Others come to the same id and find nothing wrong with it.
+        let theirs = Pdu::from_foreign(self.version, event.json()).expect("a good event");
+        assert_eq!(theirs.event_id(), event.event_id());
+        Ok(Arc::new(event))
     }
 
     pub(crate) fn check(&self, event: &Pdu) -> Result<(), Forbidden> {
