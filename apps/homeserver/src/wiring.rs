@@ -5,6 +5,7 @@ mod accounts;
 mod certificate;
 mod listeners;
 
+use std::error::Error;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -21,6 +22,7 @@ use crate::api::client;
 use crate::api::client::public_rooms::Readers;
 use crate::api::router::Router;
 use crate::config::first_start::{self, Prepared};
+use crate::config::listen::HttpsListener;
 use crate::config::{Config, lock_file};
 use crate::events::RoomWriter;
 use crate::handlers::directory::Directory;
@@ -170,6 +172,16 @@ pub fn serve(config: Config) -> Result<(), Failure> {
         .and_then(|()| stdout.flush());
     drop(stdout);
     reactor.run()?;
+    Ok(())
+}
+
+/// Says what is wrong with the certificate of a TLS listener. Blocks.
+///
+/// # Errors
+///
+/// If it cannot be read, or not be used.
+pub(crate) fn check_certificate(https: &HttpsListener) -> Result<(), Box<dyn Error>> {
+    certificate::Certificate::load(https)?;
     Ok(())
 }
 

@@ -2,14 +2,28 @@
 
 use std::fmt::Write as _;
 
-use super::{CliError, print, tell};
-use crate::config::Config;
+use super::{CliError, print, tell, with_causes};
+use crate::config::{Config, secrets};
+use crate::wiring;
 
 pub(super) fn run(config: &Config) -> Result<(), CliError> {
+    check_files(config)?;
     for warning in &config.warnings {
         tell(&format!("warning: {warning}\n"));
     }
     print(&summary(config))
+}
+
+/// Looks at the files that the configuration names and that the server does not make by itself.
+fn check_files(config: &Config) -> Result<(), CliError> {
+    let wrong = |error: &dyn std::error::Error| CliError::asked_wrongly(with_causes(error));
+    secrets::existing_registration_secret(&config.registration, &config.paths)
+        .map_err(|error| wrong(&error))?;
+    match &config.listen.https {
+        Some(https) => wiring::check_certificate(https)
+            .map_err(|error| CliError::asked_wrongly(with_causes(&*error))),
+        None => Ok(()),
+    }
 }
 
 pub(super) fn summary(config: &Config) -> String {

@@ -132,6 +132,28 @@ fn a_wrong_configuration_exits_with_2_and_a_hint() {
 }
 
 #[test]
+fn files_that_cannot_be_used_are_said_before_the_server_needs_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("hs.toml");
+    for (why, sections, expected) in [
+        (
+            "no certificate",
+            "[listen.https]\ncertificate = \"c.pem\"\nprivate_key = \"k.pem\"",
+            "c.pem; it should hold certificates, in PEM",
+        ),
+        ("no secret", "[registration]\nshared_secret_file = \"s\"", "cannot read"),
+    ] {
+        let text = format!("server_name = \"hs.example\"\n{sections}\n");
+        std::fs::write(&file, text).expect("written");
+        let arguments = ["check-config", "--config", file.to_str().expect("UTF-8")];
+        let never = |_| -> Result<(), Box<dyn Error>> { panic!("must not run") };
+        let error = dispatch(parse(&arguments).expect("fine"), never).expect_err(why);
+        assert_eq!(error.status, 2, "{why}");
+        assert!(error.message.contains(expected), "{why}: {}", error.message);
+    }
+}
+
+#[test]
 fn a_right_configuration_says_what_will_run() {
     let text = "server_name = \"hs.example\"\ndata_dir = \"/data\"\n[registration]\nopen = true\n\
                 tokens = true\n[listen.https]\ncertificate = \"c\"\nprivate_key = \"k\"";
