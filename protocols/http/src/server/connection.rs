@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::{Rc, Weak};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use ropewalk::{Address, ConnectionLost, DelayedCall, Instant, LogContext, Protocol, Transport};
@@ -23,6 +24,9 @@ pub(super) const UNREAD_BYTES_MAX: usize = 64 * 1024;
 
 /// Most bytes that are thrown away after the last answer before the client is cut off.
 const LINGER_BYTES_MAX: u64 = 4 << 20;
+
+/// How long a server that is being drained waits for the rest of a head.
+const DRAIN_HEAD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Later than any deadline.
 pub(super) const NEVER: Instant = Instant::from_nanos(u64::MAX);
@@ -378,15 +382,29 @@ impl Connection {
     /// Closes the connection if it has nothing to do.
     pub(crate) fn close_if_idle(&self) {
         let Some(transport) = self.transport.get() else { return };
-        let state = self.state.borrow();
-        // Half a head is no request yet: nothing has been done for it, and its client can ask again
-        // elsewhere. Waiting for the rest would hold up the end for the whole head timeout.
-        let is_idle =
-            state.exchange.is_none() && state.stash.is_empty() && state.ending == Ending::Open;
-        drop(state);
-        if is_idle {
-            self.lose(transport);
+        if !self.is_without_request() {
+            return;
         }
+        if self.state.borrow().codec.is_between_requests() {
+            return self.lose(transport);
+        }
+        // The rest of the head may be under way. But a client that has gone to sleep in the middle of it
+        // must not hold up the end for the whole head timeout.
+        let me = self.me.clone();
+        self.server.reactor.call_later(DRAIN_HEAD_TIMEOUT, move || {
+            let Some(connection) = me.upgrade() else { return };
+            if let Some(transport) = connection.transport.get()
+                && connection.is_without_request()
+            {
+                connection.lose(transport);
+            }
+        });
+    }
+
+    /// Whether no request is under way, and nothing has been decided about the connection's end.
+    fn is_without_request(&self) -> bool {
+        let state = self.state.borrow();
+        state.exchange.is_none() && state.stash.is_empty() && state.ending == Ending::Open
     }
 
     /// Closes the connection once everything is sent, for which the client has to read.

@@ -4,7 +4,7 @@ use http::StatusCode;
 use ropewalk::testing::success_result_of;
 use ropewalk_http::{Limits, Response};
 
-use crate::support::{HELLO, Server, get};
+use crate::support::{HELLO, MILLISECOND, SECOND, Server, get};
 
 #[test]
 fn a_request_is_answered_and_the_connection_kept() {
@@ -215,6 +215,21 @@ fn draining_closes_what_is_idle_and_lets_the_rest_finish() {
     assert!(busy.is_closed());
     assert!(halfway.ask("TP/1.1\r\nhost: h\r\n\r\n").contains("connection: close\r\n"));
     assert!(!drained.is_fired());
+    halfway.wire.close();
+    success_result_of(drained);
+}
+
+/// It was for the 30 seconds that a head may take, while whoever stopped the server waited.
+#[test]
+fn half_a_head_holds_up_the_end_for_a_second_only() {
+    let server = Server::new();
+    let halfway = server.connect();
+    halfway.send("GET /hello HTTP/1.1\r\nho");
+    let drained = server.factory.drain();
+    server.clock.advance(SECOND - MILLISECOND);
+    assert!(!halfway.is_closed());
+    server.clock.advance(MILLISECOND);
+    assert!(halfway.is_closed());
     halfway.wire.close();
     success_result_of(drained);
 }
