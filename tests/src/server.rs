@@ -110,7 +110,8 @@ pub struct Homeserver {
 }
 
 impl Homeserver {
-    /// Waits until a started homeserver says where it listens.
+    /// Waits until a started homeserver says where it listens. It does so on standard output when it
+    /// is ready for requests and for signals; what it logs before that is not looked at.
     ///
     /// # Panics
     ///

@@ -65,14 +65,16 @@ impl Terminal {
         }
     }
 
-    /// Reads on until `wanted` gives something for a line.
+    /// Reads on until `wanted` gives something for a line of standard output.
     ///
     /// # Panics
     ///
     /// If the process ends first, or nothing comes in time.
     pub fn wait_for<T>(&self, what: &str, mut wanted: impl FnMut(&str) -> Option<T>) -> T {
-        while let Some((_, line)) = self.next_line() {
-            if let Some(found) = wanted(&line) {
+        while let Some((stream, line)) = self.next_line() {
+            if stream == Stream::Out
+                && let Some(found) = wanted(&line)
+            {
                 return found;
             }
         }
