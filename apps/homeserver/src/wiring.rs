@@ -37,8 +37,8 @@ use crate::handlers::room_work::RoomWork;
 use crate::handlers::rooms::{Publication, Rooms};
 use crate::handlers::sessions::Sessions;
 use crate::handlers::state::RoomState;
-use crate::handlers::sync::ClientSync;
 use crate::handlers::sync::question::ReadCaches;
+use crate::handlers::sync::{ClientSync, RepeatedRequests};
 use crate::handlers::typing::Typing;
 use crate::model::{EventSigner, RoomVersion, SigningKeyPair};
 use crate::storage::engine::{Database, Durability};
@@ -85,7 +85,11 @@ pub fn build(config: &Config, prepared: &Prepared, reactor: &Reactor) -> Deferre
         let sessions = Rc::new(Sessions::new(reactor.clone(), database.clone()));
         let receipts = Receipts::new(&reactor, database.clone());
         let typing = Typing::new(&reactor, database.clone());
-        let sync = ClientSync::new(&reactor, database.clone(), typing.clone());
+        let repeated = match config.sync.response_cache {
+            true => RepeatedRequests::Join,
+            false => RepeatedRequests::Answer,
+        };
+        let sync = ClientSync::new(&reactor, database.clone(), typing.clone(), repeated);
         let history = History::new(&reactor, database.clone(), sync.caches().clone());
         let members = RoomMembers::new(&reactor, database.clone(), sync.caches().clone());
         let limiter = Rc::new(RateLimiter::new(&config.rate_limits));

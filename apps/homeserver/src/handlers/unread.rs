@@ -19,7 +19,7 @@ use super::rendered::{RenderedEvent, Renderer, content_of};
 use super::sync::timeline::Placed;
 use crate::storage::StorageError;
 use crate::storage::databases::main::rooms::{self, Room};
-use crate::storage::databases::main::{current_state, reader_rooms, receipts, shown_events};
+use crate::storage::databases::main::{current_state, receipts, shown_events};
 use crate::storage::engine::Txn;
 use crate::storage::keys::{EventKey, RoomKey};
 
@@ -59,6 +59,8 @@ pub(crate) struct Counted {
     read: EventKey,
     /// Up to where it reaches.
     upto: i64,
+    /// The position of the receipts at which that was so.
+    receipts_at: i64,
     /// The position of the push rules that were used.
     rules_at: i64,
     rules: Arc<Ruleset>,
@@ -130,25 +132,28 @@ pub(crate) struct Counter<'t, 'c> {
     pub(crate) reader: &'t UserId,
     /// Up to which event to count.
     pub(crate) upto: i64,
-    /// The position of the push rules.
+    /// The positions of receipts and push rules.
+    pub(crate) receipts_at: i64,
+    /// See above.
     pub(crate) rules_at: i64,
 }
 
 impl Counter<'_, '_> {
-    /// Counts what the reader has not read of a room.
+    /// Counts what the reader has not read of a room; `joined` is the event that made him a member.
     pub(crate) fn count(
         &self,
         room: RoomKey,
         room_id: &RoomId,
+        joined: EventKey,
         renderer: &Renderer<'_, '_>,
     ) -> Result<Unread, StorageError> {
         let key = (self.reader.to_owned(), room);
-        let read = self.read_upto(room, room_id)?;
-        let known = self
-            .cache
-            .counts
-            .find(&key)
-            .filter(|known| known.rules_at == self.rules_at && known.read >= read);
+        let known = self.cache.counts.find(&key).filter(|known| known.rules_at == self.rules_at);
+        let read = match &known {
+            Some(known) if known.receipts_at == self.receipts_at => known.read,
+            _ => receipts::read_upto(self.txn, room_id, self.reader)?.unwrap_or(joined),
+        };
+        let known = known.filter(|known| known.read >= read);
         if let Some(known) = known.as_ref().filter(|known| known.upto >= self.upto) {
             return Ok(known.unread);
         }
@@ -160,6 +165,7 @@ impl Counter<'_, '_> {
         let mut counted = Counted {
             read: known.as_ref().map_or(read, |known| known.read),
             upto: self.upto,
+            receipts_at: self.receipts_at,
             rules_at: self.rules_at,
             rules,
             room: None,
@@ -223,15 +229,6 @@ impl Counter<'_, '_> {
         let before = if own.is_some() { Unread::default() } else { counted.unread };
         counted.unread = before.plus(found);
         Ok(own)
-    }
-
-    /// Returns the last event that the reader has read: by a receipt, or because he joined with it.
-    fn read_upto(&self, room: RoomKey, room_id: &RoomId) -> Result<EventKey, StorageError> {
-        if let Some(read) = receipts::read_upto(self.txn, room_id, self.reader)? {
-            return Ok(read);
-        }
-        let standing = reader_rooms::one(self.txn, self.reader, room)?;
-        Ok(standing.map_or(EventKey(i64::MIN), |standing| standing.event))
     }
 
     fn rules(&self) -> Result<Arc<Ruleset>, StorageError> {

@@ -68,6 +68,15 @@ impl SyncRequest {
     }
 }
 
+/// What becomes of a request that comes again while the first one is being answered.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum RepeatedRequests {
+    /// It gets an answer of its own.
+    Answer,
+    /// It gets the answer of the first.
+    Join,
+}
+
 /// Answers `/sync`. A cheap handle.
 #[derive(Clone)]
 pub struct ClientSync {
@@ -83,6 +92,7 @@ struct Inner {
     lazy_members: RefCell<LazyMembers>,
     filters: DeferredCache<(OwnedUserId, String), Arc<SyncFilter>>,
     answers: ResponseCache<SyncRequest, Bytes>,
+    repeated: RepeatedRequests,
     tails: Rc<Tails>,
     /// Whom each user ignores, and the position of his account data at which that was so.
     ignored: LruCache<OwnedUserId, (i64, Rc<BTreeSet<OwnedUserId>>)>,
@@ -91,17 +101,13 @@ struct Inner {
 
 impl ClientSync {
     /// Answers from `database`.
-    pub fn new(reactor: &Reactor, database: Database, typing: Typing) -> Self {
-        Self::with_caches(reactor, database, typing, Arc::default())
-    }
-
-    /// As [`new`](Self::new), sharing caches with other readers.
-    pub(crate) fn with_caches(
+    pub fn new(
         reactor: &Reactor,
         database: Database,
         typing: Typing,
-        caches: Arc<ReadCaches>,
+        repeated: RepeatedRequests,
     ) -> Self {
+        let caches = Arc::<ReadCaches>::default();
         let inner = Inner {
             notifier: database.notifier().clone(),
             tails: Rc::new(Tails::new(database.clone(), Arc::clone(&caches))),
@@ -112,6 +118,7 @@ impl ClientSync {
             lazy_members: RefCell::default(),
             filters: DeferredCache::new(FILTERS_MAX),
             answers: ResponseCache::with_cancellable_work(reactor, Duration::ZERO),
+            repeated,
             reactor: reactor.clone(),
             is_stopping: Cell::new(false),
         };
@@ -132,6 +139,15 @@ impl ClientSync {
             None => return Ok(Arc::default()),
             Some(Filter::FilterDefinition(definition)) => {
                 return Ok(Arc::new((&definition).into()));
+            }
+            // What looks like a definition and was not read as one is no id either.
+            Some(Filter::FilterId(text)) if text.starts_with('{') => {
+                let is_json = serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok();
+                return Err(match is_json {
+                    true => Refusal::bad_json("the filter is not what a filter looks like"),
+                    false => Refusal::not_json("the filter is not JSON"),
+                }
+                .into());
             }
             Some(Filter::FilterId(filter_id)) => filter_id,
             Some(_) => return Err(Refusal::invalid_param("the filter cannot be read").into()),
@@ -159,6 +175,9 @@ impl ClientSync {
             return Ok(body::nothing_new(&token).into());
         }
         let inner = Rc::clone(&self.inner);
+        if inner.repeated == RepeatedRequests::Answer {
+            return inner.answer(request).await;
+        }
         let work = request.clone();
         self.inner
             .answers

@@ -16,7 +16,7 @@ mod tails;
 mod tests;
 pub(crate) mod timeline;
 
-pub use client_sync::{ClientSync, SyncRequest};
+pub use client_sync::{ClientSync, RepeatedRequests, SyncRequest};
 
 /// Which changes of the state a client wants to be told beside the timeline.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]

@@ -140,9 +140,10 @@ where
             cache: &caches.unread,
             reader: user_id,
             upto: self.upto(),
+            receipts_at: self.next_batch.position(Stream::Receipts),
             rules_at: self.next_batch.position(Stream::PushRules),
         };
-        counter.count(room.room, &room.room_id, &self.usual_renderer)
+        counter.count(room.room, &room.room_id, room.event, &self.usual_renderer)
     }
 
     /// Reads a room that the reader has left, up to where he left it.

@@ -17,6 +17,7 @@ use crate::storage::databases::main::access_tokens::{self, TokenHash};
 use crate::storage::databases::main::{devices, users};
 
 mod accounts;
+mod reading;
 mod rooms;
 
 /// A homeserver called `localhost`, and a client that speaks for anybody.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::world::{bodies, filter, joined};
 use crate::events::RoomWriter;
 use crate::events::tests::rooms::{Server, at, message, object, user};
-use crate::handlers::sync::{ClientSync, StateBlock, SyncRequest};
+use crate::handlers::sync::{ClientSync, RepeatedRequests, StateBlock, SyncRequest};
 use crate::handlers::testing::open_database;
 use crate::handlers::typing::Typing;
 use crate::model::{EventDraft, RoomVersion};
@@ -47,7 +47,12 @@ impl World {
         clock.pump();
         let room = success_result_of(made).room_id;
         let typing = Typing::new(clock.reactor(), database.clone());
-        let sync = ClientSync::new(clock.reactor(), database.clone(), typing.clone());
+        let sync = ClientSync::new(
+            clock.reactor(),
+            database.clone(),
+            typing.clone(),
+            RepeatedRequests::Join,
+        );
         let world = Self { clock, database, writer, sync, typing, room, _folder: folder };
         world.send(member("bob", "join"));
         world
@@ -395,7 +400,12 @@ fn an_answer_from_memory_is_the_one_that_the_database_gives() {
             let world = World::new();
             // A second pair of eyes that remembers nothing: it asks the database each time.
             let asks_anew = || {
-                ClientSync::new(world.clock.reactor(), world.database.clone(), world.typing.clone())
+                ClientSync::new(
+                    world.clock.reactor(),
+                    world.database.clone(),
+                    world.typing.clone(),
+                    RepeatedRequests::Answer,
+                )
             };
             let request = |since| SyncRequest {
                 filter: filter(definition.clone()),
