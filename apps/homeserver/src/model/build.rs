@@ -178,7 +178,7 @@ impl EventSigner {
         add_content_hash_to_event(&mut object).map_err(|error| refused(error, &object))?;
         // What is signed and what the id is a hash of is the same text: the redacted event without
         // signatures and `unsigned` (Server-Server API, "Signing Events" and "Calculating the reference
-        // hash for an event"). Making it once saves a tenth of an event's cost.
+        // hash for an event"), so it is made once.
         let rules = version.rules();
         let redacted = RedactingSerializer::new()
             .rules(&rules.redaction)
