@@ -12,7 +12,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use ropewalk::{Address, Failure, Reactor};
-use ropewalk_http::{BodyError, Handler, Reply, Request, RequestHead, Response};
+use ropewalk_http::{BodyError, Handler, HeaderBlock, Reply, Request, RequestHead, Response};
 use ruma::api::error::ErrorKind;
 use ruma::api::path_builder::PathBuilder;
 use ruma::api::{IncomingRequest, IncomingRequestExt, OutgoingResponse, OutgoingResponseExt};
@@ -31,7 +31,6 @@ pub(crate) const BODY_BYTES_MAX: u64 = 4 << 20;
 const BODY_BYTES_ON_LOOP_MAX: usize = 64 << 10;
 
 /// What an endpoint learns about a request besides its typed content.
-#[allow(dead_code, reason = "endpoints that need these land next")]
 pub(crate) struct Call<W> {
     /// The caller, as the endpoint's authentication found it.
     pub(crate) who: W,
@@ -44,7 +43,6 @@ pub(crate) struct Call<W> {
     arguments: Rc<[String]>,
 }
 
-#[allow(dead_code, reason = "endpoints that need these land next")]
 impl<W> Call<W> {
     /// Returns a hole of the path, decoded, counted from zero; empty if there is none. Types of events
     /// must be read here, because ruma takes some of them for aliases of others.
@@ -78,13 +76,18 @@ pub(crate) struct Router {
 struct Table {
     reactor: Reactor,
     sessions: Rc<Sessions>,
+    /// The lines that let web clients of any origin read the answer (Client-Server API, "Web Browser
+    /// Clients"), spelt once.
+    cors: HeaderBlock,
 }
 
-#[allow(dead_code, reason = "endpoints that need these land next")]
 impl Router {
     /// Makes an empty router; callers are looked up in `sessions`.
     pub(crate) fn new(reactor: Reactor, sessions: Rc<Sessions>) -> Self {
-        Self { table: Table { reactor, sessions }, paths: BTreeMap::new() }
+        Self {
+            table: Table { reactor, sessions, cors: HeaderBlock::new(CORS) },
+            paths: BTreeMap::new(),
+        }
     }
 
     /// Adds the endpoint of ruma's request type `R` at all of its paths.
@@ -210,17 +213,17 @@ impl Handler for Routes {
     fn handle(&self, request: Request) -> Reply {
         // Preflight requests are answered for any path, without authentication and without effect.
         if request.head.method() == Method::OPTIONS {
-            return Reply::Now(cors(Response::new(StatusCode::NO_CONTENT)));
+            return self.table.now(Response::new(StatusCode::NO_CONTENT));
         }
         let Ok(found) = self.paths.at(request.head.path()) else {
-            return refuse(StatusCode::NOT_FOUND);
+            return self.unrecognized(StatusCode::NOT_FOUND);
         };
         let wanted = match *request.head.method() {
             Method::HEAD => &Method::GET,
             ref method => method,
         };
         let Some((_, endpoint)) = found.value.iter().find(|(method, _)| method == wanted) else {
-            return refuse(StatusCode::METHOD_NOT_ALLOWED);
+            return self.unrecognized(StatusCode::METHOD_NOT_ALLOWED);
         };
         // Arguments are decoded after the path was split, so an encoded slash stays inside its own.
         let mut arguments = Vec::with_capacity(found.params.len());
@@ -229,7 +232,7 @@ impl Handler for Routes {
                 Ok(text) => arguments.push(text.into_owned()),
                 Err(_) => {
                     let refusal = Refusal::invalid_param("the path is not UTF-8");
-                    return Reply::Now(cors(errors::refusal_response(&refusal)));
+                    return self.table.now(errors::refusal_response(&refusal));
                 }
             }
         }
@@ -242,15 +245,22 @@ impl Handler for Routes {
             StatusCode::PAYLOAD_TOO_LARGE => ErrorKind::TooLarge,
             _ => ErrorKind::Unknown,
         };
-        cors(errors::standard(status, &kind, reason))
+        errors::standard(status, &kind, reason).with_headers(&self.table.cors)
     }
 }
 
-fn refuse(status: StatusCode) -> Reply {
-    Reply::Now(cors(errors::standard(status, &ErrorKind::Unrecognized, "unrecognized request")))
+impl Routes {
+    fn unrecognized(&self, status: StatusCode) -> Reply {
+        self.table.now(errors::standard(status, &ErrorKind::Unrecognized, "unrecognized request"))
+    }
 }
 
-/// Lets web clients of any origin read the answer (Client-Server API, "Web Browser Clients").
+impl Table {
+    fn now(&self, answer: Response) -> Reply {
+        Reply::Now(answer.with_headers(&self.cors))
+    }
+}
+
 const CORS: [(HeaderName, HeaderValue); 3] = [
     (header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*")),
     (
@@ -263,19 +273,16 @@ const CORS: [(HeaderName, HeaderValue); 3] = [
     ),
 ];
 
-fn cors(response: Response) -> Response {
-    CORS.into_iter().fold(response, |response, (name, value)| response.header(name, value))
-}
-
 /// Runs `work` as a task; its outcome, good or bad, becomes the answer.
 fn reply(table: &Table, work: impl Future<Output = Result<Response, Failure>> + 'static) -> Reply {
+    let cors = table.cors.clone();
     Reply::Later(table.reactor.spawn(async move {
         let answer = match work.await {
             Ok(response) => response,
             Err(failure) if failure.is::<ropewalk::CancelledError>() => return Err(failure),
             Err(failure) => errors::response(&failure),
         };
-        Ok(cors(answer))
+        Ok(answer.with_headers(&cors))
     }))
 }
 
@@ -298,8 +305,8 @@ struct Fixed {
 }
 
 impl Endpoint for Fixed {
-    fn answer(self: Rc<Self>, _: &Table, _: Request, _: Rc<[String]>) -> Reply {
-        Reply::Now(cors(errors::json(StatusCode::OK, self.body.clone())))
+    fn answer(self: Rc<Self>, table: &Table, _: Request, _: Rc<[String]>) -> Reply {
+        table.now(errors::json(StatusCode::OK, self.body.clone()))
     }
 }
 
@@ -336,7 +343,7 @@ where
     Out: 'static,
 {
     fn answer(self: Rc<Self>, table: &Table, request: Request, arguments: Rc<[String]>) -> Reply {
-        let Table { reactor, sessions } = table.clone();
+        let Table { reactor, sessions, .. } = table.clone();
         reply(table, async move {
             let who = R::Authentication::authenticate(&sessions, &request.head).await?;
             let (head, peer, body) = body_of(request).await?;
