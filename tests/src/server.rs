@@ -119,6 +119,12 @@ impl Homeserver {
     #[must_use]
     pub fn await_ready(terminal: Terminal) -> Self {
         let address = terminal.wait_for("saying where it listens", listening_address);
+        Self::at(address, terminal)
+    }
+
+    /// A homeserver that is known to be ready.
+    #[must_use]
+    pub fn at(address: SocketAddr, terminal: Terminal) -> Self {
         Self { terminal, address }
     }
 

@@ -65,16 +65,24 @@ impl Terminal {
         }
     }
 
+    /// Returns the next line of one output, or `None` once both are closed.
+    pub fn next_line_of(&self, stream: Stream) -> Option<String> {
+        loop {
+            match self.next_line()? {
+                (from, line) if from == stream => return Some(line),
+                _ => {}
+            }
+        }
+    }
+
     /// Reads on until `wanted` gives something for a line of standard output.
     ///
     /// # Panics
     ///
     /// If the process ends first, or nothing comes in time.
     pub fn wait_for<T>(&self, what: &str, mut wanted: impl FnMut(&str) -> Option<T>) -> T {
-        while let Some((stream, line)) = self.next_line() {
-            if stream == Stream::Out
-                && let Some(found) = wanted(&line)
-            {
+        while let Some(line) = self.next_line_of(Stream::Out) {
+            if let Some(found) = wanted(&line) {
                 return found;
             }
         }
