@@ -319,3 +319,17 @@ fn a_crash_in_mid_transaction_leaves_the_last_commit() {
     let database = LocalDatabase::open_with(&crashed, Durability::Sync, THINGS).unwrap();
     assert_eq!(names(&database), ["kept"]);
 }
+
+#[test]
+fn a_bound_limit_does_not_cost_a_new_plan() {
+    use rusqlite::StatementStatus;
+    let (_folder, database) = things();
+    let connection = &database.writer().connection().inner;
+    let mut statement = connection.prepare("SELECT stream FROM stream_positions LIMIT ?1").unwrap();
+    for limit in [1_i64, 2, 3] {
+        statement.raw_bind_parameter(1, limit).unwrap();
+        let mut rows = statement.raw_query();
+        while rows.next().unwrap().is_some() {}
+    }
+    assert_eq!(statement.get_status(StatementStatus::RePrepare), 0);
+}
