@@ -300,7 +300,7 @@ impl<'t, 'c> View<'t, 'c> {
             let mut row_count = 0;
             let mut is_past_end = false;
             let mut is_full = false;
-            let mut at = cursor.place;
+            let mut last_looked_at = None;
             cursor.read(self.txn, self.room.key, round, |row| {
                 row_count += 1;
                 let place = GraphPlace { depth: row.depth()?, stream: row.key()?.0 };
@@ -312,14 +312,16 @@ impl<'t, 'c> View<'t, 'c> {
                     is_full = true;
                     return Ok(());
                 }
-                at = place;
+                last_looked_at = Some(place);
                 if let Some(placed) = lens.look(&row, &mut sight, &renderer)? {
                     events.push(placed);
                 }
                 Ok(())
             })?;
             looked_at += row_count;
-            cursor.go_on_at(at);
+            if let Some(place) = last_looked_at {
+                cursor.go_on_behind(place);
+            }
             if is_full {
                 return Ok(Walk { events, end: Some(cursor.token()) });
             }
@@ -434,12 +436,10 @@ impl Cursor {
         }
     }
 
-    /// Goes on behind an event.
-    fn go_on_at(&mut self, event: GraphPlace) {
-        if event != self.place {
-            let step = if self.direction == Direction::Backward { 1 } else { 0 };
-            self.place = GraphPlace { depth: event.depth, stream: event.stream - step };
-        }
+    /// Goes on behind an event, as seen in the direction of the walk.
+    fn go_on_behind(&mut self, event: GraphPlace) {
+        let step = if self.direction == Direction::Backward { 1 } else { 0 };
+        self.place = GraphPlace { depth: event.depth, stream: event.stream - step };
     }
 
     fn token(&self) -> RoomPlace {

@@ -73,14 +73,19 @@ impl Server {
     }
 
     /// Makes and receives an event that must be accepted.
-    fn accept(&mut self, room_id: &RoomId, draft: EventDraft, prev: &[&EventId]) -> OwnedEventId {
+    pub(crate) fn accept(
+        &mut self,
+        room_id: &RoomId,
+        draft: EventDraft,
+        prev: &[&EventId],
+    ) -> OwnedEventId {
         let pdu = self.foreign(room_id, draft, prev);
         let received = self.receive(&pdu).expect("its references are known");
         assert!(matches!(received, Received::Accepted(_)), "{received:?}");
         pdu.event_id().to_owned()
     }
 
-    fn tip(&self, room_id: &RoomId) -> OwnedEventId {
+    pub(crate) fn tip(&self, room_id: &RoomId) -> OwnedEventId {
         let [tip] = &self.tips(room_id)[..] else { panic!("several tips") };
         tip.clone()
     }
@@ -94,16 +99,16 @@ fn member(sender: &str, target: &str, membership: &str) -> EventDraft {
     state(sender, "m.room.member", user(target).as_str(), json!({"membership": membership}))
 }
 
-fn topic(sender: &str, topic: &str) -> EventDraft {
+pub(crate) fn topic(sender: &str, topic: &str) -> EventDraft {
     state(sender, "m.room.topic", "", json!({"topic": topic}))
 }
 
-fn message(sender: &str) -> EventDraft {
+pub(crate) fn message(sender: &str) -> EventDraft {
     EventDraft::message(user(sender), "m.room.message", object(json!({"body": "x"})))
 }
 
 /// A room of alice's in which bob, of another server, may do as much as she.
-fn shared_room(server: &mut Server, version: RoomVersion) -> ruma::OwnedRoomId {
+pub(crate) fn shared_room(server: &mut Server, version: RoomVersion) -> ruma::OwnedRoomId {
     let room = server.room(version);
     let tip = server.tip(&room);
     server.accept(&room, member("bob:other", "bob:other", "join"), &[&tip]);

@@ -1,6 +1,6 @@
 //! The write path against a real database, one thread, no loop.
 
-mod forks;
+pub(crate) mod forks;
 mod housekeeping;
 pub(crate) mod rooms;
 mod send;

@@ -6,6 +6,7 @@ use ruma::{OwnedEventId, OwnedRoomId, RoomId, event_id, room_id};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::events::tests::forks;
 use crate::events::tests::rooms::{Server, user};
 use crate::model::RoomVersion;
 
@@ -296,4 +297,58 @@ fn an_event_is_shown_only_to_who_may_see_it_and_only_in_its_room() {
     let unknown = event_id!("$unknown").to_owned();
     assert_eq!(event("alice", &world.room, &unknown).unwrap_err(), "M_NOT_FOUND");
     assert_eq!(event("erin", &world.room, &shown).unwrap_err(), "M_FORBIDDEN");
+}
+
+/// Two branches from one event, grown by turns and joined by alice.
+fn forked() -> World {
+    let mut server = Server::new();
+    let room = forks::shared_room(&mut server, RoomVersion::V11);
+    let fork = server.tip(&room);
+    let (mut one, mut two) = (fork.clone(), fork);
+    for _ in 0..4 {
+        one = server.accept(&room, forks::message("alice"), &[&one]);
+        two = server.accept(&room, forks::topic("bob:other", "his"), &[&two]);
+        two = server.accept(&room, forks::message("bob:other"), &[&two]);
+    }
+    server.say(&room, "alice", "joined").unwrap();
+    World { server, caches: ReadCaches::default(), room }
+}
+
+#[test]
+fn forks_are_walked_once_and_in_one_order() {
+    let world = forked();
+    let all: BTreeSet<String> =
+        world.server.timeline(&world.room).iter().map(ToString::to_string).collect();
+    let mut orders = BTreeSet::new();
+    for limit in [1, 2, 5, 100] {
+        let mut backwards = world.walk("alice", request(Direction::Backward, limit));
+        backwards.reverse();
+        orders.insert(backwards);
+        orders.insert(world.walk("alice", request(Direction::Forward, limit)));
+    }
+    assert_eq!(orders.len(), 1, "whichever way and in whatever steps");
+    let order = orders.pop_first().unwrap();
+    assert_eq!(order.len(), all.len());
+    assert_eq!(order.into_iter().collect::<BTreeSet<_>>(), all);
+}
+
+#[test]
+fn paging_goes_on_where_a_first_sync_began() {
+    use crate::handlers::sync::tests::world::Device;
+    for limit in [1, 3, 6, 11] {
+        let world = forked();
+        let filter = json!({"room": {"timeline": {"limit": limit}}});
+        let (body, _) = Device::new("alice").with_filter(filter).ask(&world.server);
+        let timeline = &body["rooms"]["join"][world.room.as_str()]["timeline"];
+        let ids = timeline["events"].as_array().unwrap().iter();
+        let mut seen: Vec<String> =
+            ids.map(|event| event["event_id"].as_str().unwrap().to_owned()).collect();
+        assert_eq!(seen.len(), limit);
+        let from = Some(timeline["prev_batch"].as_str().unwrap().parse().unwrap());
+        let back = PageRequest { from, ..request(Direction::Backward, 4) };
+        seen.extend(world.walk("alice", back));
+        let all: BTreeSet<&String> = seen.iter().collect();
+        assert_eq!(all.len(), seen.len(), "none twice");
+        assert_eq!(seen.len(), world.server.timeline(&world.room).len(), "none missing");
+    }
 }

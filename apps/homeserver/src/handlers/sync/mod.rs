@@ -13,7 +13,7 @@ mod rooms;
 mod summary;
 mod tails;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub(crate) mod timeline;
 
 pub use client_sync::{ClientSync, RepeatedRequests, SyncRequest};

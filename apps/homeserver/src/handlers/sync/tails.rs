@@ -325,3 +325,68 @@ impl Tails {
         read
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::tests::forks;
+    use crate::events::tests::rooms::{Server, user};
+    use crate::model::{EventDraft, RoomVersion};
+
+    fn line(server: &Server, room_id: &RoomId, after: i64) -> Option<usize> {
+        let room = server.find_room(room_id).key;
+        let caches = ReadCaches::default();
+        let line = server.read(|txn| read_line(txn, &caches, room, (after, i64::MAX), None));
+        line.map(|line| line.placed.len())
+    }
+
+    #[test]
+    fn only_events_in_a_line_are_taken_in() {
+        let mut server = Server::new();
+        let room = forks::shared_room(&mut server, RoomVersion::V11);
+        let start = server.row(&server.tip(&room)).key.0;
+        let said = server.say(&room, "alice", "1").unwrap().event_id;
+        server.state(&room, "alice", "m.room.name", serde_json::json!({"name": "n"})).unwrap();
+        assert_eq!(line(&server, &room, start), Some(2));
+        let fork = server.tip(&room);
+        server.accept(&room, forks::message("alice"), &[&fork]);
+        let before_fork = server.row(&fork).key.0;
+        assert_eq!(line(&server, &room, before_fork), Some(1));
+        server.accept(&room, forks::topic("bob:other", "late"), &[&said]);
+        assert_eq!(line(&server, &room, before_fork), None, "a branch from the past");
+        let joined = server.say(&room, "alice", "joins the branches").unwrap();
+        assert_eq!(line(&server, &room, before_fork), None);
+        server.say(&room, "alice", "2").unwrap();
+        assert_eq!(line(&server, &room, joined.key.0), Some(1), "and on from there");
+        let redaction = EventDraft::redaction(user("alice"), said, None);
+        server.send(&room, redaction).unwrap();
+        assert_eq!(line(&server, &room, joined.key.0), None, "a redaction changes what was read");
+    }
+
+    #[test]
+    fn more_than_a_tail_holds_is_not_taken_in() {
+        let mut server = Server::new();
+        let room = server.room(RoomVersion::DEFAULT);
+        let start = server.say(&room, "alice", "start").unwrap().key.0;
+        for number in 0..TAIL_EVENTS_MAX {
+            server.say(&room, "alice", &number.to_string()).unwrap();
+        }
+        assert_eq!(line(&server, &room, start), Some(TAIL_EVENTS_MAX));
+        server.say(&room, "alice", "one more").unwrap();
+        assert_eq!(line(&server, &room, start), None);
+    }
+
+    #[test]
+    fn a_span_forgets_its_oldest_items_and_says_so() {
+        let mut span = Span::empty_at(10);
+        assert!(span.covers(10, 10) && !span.covers(9, 10) && !span.covers(10, 11));
+        span.extend(14, vec![(11, 'a'), (13, 'b')], 2);
+        assert_eq!(span.between(10, 14).collect::<String>(), "ab");
+        assert_eq!(span.between(11, 14).collect::<String>(), "b");
+        assert_eq!(span.between(10, 12).collect::<String>(), "a");
+        span.extend(15, vec![(15, 'c')], 2);
+        assert!(!span.covers(10, 15), "it no longer has all of it");
+        assert!(span.covers(11, 15));
+        assert_eq!(span.between(11, 15).collect::<String>(), "bc");
+    }
+}

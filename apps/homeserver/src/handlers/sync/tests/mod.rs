@@ -5,4 +5,4 @@ mod members;
 mod sections;
 mod unread;
 mod waiting;
-mod world;
+pub(crate) mod world;

@@ -4,6 +4,7 @@ use ruma::user_id;
 use serde_json::{Value, json};
 
 use super::world::{Device, bodies, entries, joined, members, room_of_two, set};
+use crate::events::tests::forks;
 use crate::events::tests::rooms::{Server, message, transaction};
 use crate::handlers::sync::StateBlock;
 use crate::model::{EventDraft, RoomVersion};
@@ -451,4 +452,22 @@ fn full_state_is_told_on_demand() {
     let section = joined(&body, &room);
     assert_eq!(section["timeline"]["events"], json!([]));
     assert_eq!(entries(&section["state"]["events"]).len(), 6);
+}
+
+#[test]
+fn what_branches_resolve_to_is_told_whatever_the_timeline_says() {
+    let mut server = Server::new();
+    let room = forks::shared_room(&mut server, RoomVersion::V11);
+    let mut alice = Device::new("alice").with_block(StateBlock::AfterTimeline);
+    alice.sync(&server);
+    let fork = server.tip(&room);
+    server.accept(&room, forks::topic("bob:other", "his"), &[&fork]);
+    server.accept(&room, forks::topic("alice", "hers"), &[&fork]);
+    let body = alice.sync(&server);
+    let section = joined(&body, &room);
+    assert_eq!(section["timeline"]["events"].as_array().unwrap().len(), 2, "both branches");
+    let state = section["state_after"]["events"].as_array().unwrap();
+    let topic = state.iter().find(|event| event["type"] == "m.room.topic").expect("a topic");
+    let current = server.current(&room, "m.room.topic", "").expect("one of them");
+    assert_eq!(topic["event_id"], current.as_str());
 }
