@@ -80,6 +80,8 @@ impl fmt::Debug for DelayedCall {
 pub(crate) struct Timers {
     calls: Slots<Timer>,
     heap: BinaryHeap<Reverse<Entry>>,
+    /// Whether the heap's top is known to be up to date: nearly always, as most turns touch no timer.
+    is_top_current: bool,
     next_sequence: u64,
 }
 
@@ -103,18 +105,25 @@ struct Entry {
 
 impl Timers {
     pub(crate) fn new() -> Timers {
-        Timers { calls: Slots::new(), heap: BinaryHeap::new(), next_sequence: 0 }
+        Timers {
+            calls: Slots::new(),
+            heap: BinaryHeap::new(),
+            is_top_current: false,
+            next_sequence: 0,
+        }
     }
 
     pub(crate) fn insert(&mut self, deadline: Instant, call: Job) -> Key {
         let due = self.next_due(deadline);
         let key = self.calls.insert(Timer { due, call });
         self.heap.push(Reverse(Entry { due, key }));
+        self.is_top_current = false;
         key
     }
 
     pub(crate) fn remove(&mut self, key: Key) -> Option<Job> {
         let timer = self.calls.remove(key)?;
+        self.is_top_current = false;
         self.sweep_if_stale();
         Some(timer.call)
     }
@@ -124,6 +133,7 @@ impl Timers {
         let Some(timer) = self.calls.get_mut(key) else { return };
         let is_earlier = due < timer.due;
         timer.due = due;
+        self.is_top_current = false;
         // Of several entries for one call, the first to come up that finds it due makes it, and the
         // others find nothing.
         if is_earlier {
@@ -139,6 +149,7 @@ impl Timers {
                 return None;
             }
             self.heap.pop();
+            self.is_top_current = false;
             let Some(timer) = self.calls.get(entry.key) else { continue };
             if timer.due == entry.due {
                 return self.calls.remove(entry.key).map(|timer| timer.call);
@@ -151,11 +162,27 @@ impl Timers {
     }
 
     /// Returns the next deadline, bringing the heap's top up to date first.
+    #[inline]
     pub(crate) fn next_deadline(&mut self) -> Option<Instant> {
+        if !self.is_top_current {
+            self.bring_top_up_to_date();
+        }
+        self.next_deadline_at_the_earliest()
+    }
+
+    /// Returns the next deadline, or that of a call that was cancelled or put off, if it is earlier.
+    #[inline]
+    pub(crate) fn next_deadline_at_the_earliest(&self) -> Option<Instant> {
+        self.heap.peek().map(|Reverse(entry)| entry.due.deadline)
+    }
+
+    #[inline(never)]
+    fn bring_top_up_to_date(&mut self) {
+        self.is_top_current = true;
         while let Some(&Reverse(entry)) = self.heap.peek() {
             let due = self.calls.get(entry.key).map(|timer| timer.due);
             match due {
-                Some(due) if due == entry.due => return Some(due.deadline),
+                Some(due) if due == entry.due => return,
                 Some(due) if due > entry.due => {
                     self.heap.pop();
                     self.heap.push(Reverse(Entry { due, key: entry.key }));
@@ -165,15 +192,14 @@ impl Timers {
                 }
             }
         }
-        None
     }
 
     pub(crate) fn deadline(&self, key: Key) -> Option<Instant> {
         self.calls.get(key).map(|timer| timer.due.deadline)
     }
 
-    #[inline]
-    pub(crate) fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
         self.heap.is_empty()
     }
 

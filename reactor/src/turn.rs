@@ -96,8 +96,8 @@ impl<'a> Turner<'a> {
         if unread_count > 0 {
             self.serve_unread(unread_count);
         }
-        if !self.core.timers.borrow().is_empty() {
-            self.serve_timers();
+        if let Some(now) = self.time_of_due_timers() {
+            self.serve_timers(now);
         }
         if self.core.remote.has_mail() || !self.buffers.foreign.is_empty() {
             self.serve_foreign_jobs();
@@ -126,12 +126,10 @@ impl<'a> Turner<'a> {
         let settled = context::settle();
         let timeout = if patience == Patience::None || self.has_work() {
             Some(Duration::ZERO)
-        } else if self.core.timers.borrow().is_empty() {
-            None
         } else {
             let deadline = self.core.timers.borrow_mut().next_deadline();
-            let now = settled.unwrap_or_else(|| self.core.backend.now());
-            deadline.map(|deadline| deadline.since(now))
+            deadline
+                .map(|deadline| deadline.since(settled.unwrap_or_else(|| self.core.backend.now())))
         };
         self.last_reading = context::last_reading();
         self.buffers.events.clear();
@@ -181,8 +179,10 @@ impl<'a> Turner<'a> {
         }
     }
 
-    #[inline(never)]
-    fn serve_timers(&mut self) {
+    /// Returns the time if a timer is due.
+    #[inline]
+    fn time_of_due_timers(&self) -> Option<Instant> {
+        let next_deadline = self.core.timers.borrow().next_deadline_at_the_earliest()?;
         // Events that were served have had the clock read, and what has become due since then comes
         // in the next turn.
         let last_reading = context::last_reading();
@@ -190,6 +190,11 @@ impl<'a> Turner<'a> {
             true => self.core.backend.now(),
             false => last_reading,
         };
+        (next_deadline <= now).then_some(now)
+    }
+
+    #[inline(never)]
+    fn serve_timers(&mut self, now: Instant) {
         for _ in 0..TIMERS_PER_TURN {
             let call = self.core.timers.borrow_mut().pop_due(now);
             let Some(call) = call else { return };
