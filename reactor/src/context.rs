@@ -363,6 +363,15 @@ pub(crate) fn last_reading() -> Instant {
     CURRENT.with(|current| current.slice_started.get())
 }
 
+/// Returns when the running slice began; `None` in the sentinel context, whose time nobody measures.
+#[inline]
+pub(crate) fn slice_started() -> Option<Instant> {
+    CURRENT.with(|current| {
+        let is_sentinel = current.address.get().is_null();
+        if is_sentinel { None } else { Some(current.slice_started.get()) }
+    })
+}
+
 /// Restores a context when dropped, so that a panic cannot leak one.
 pub(crate) struct Restore(pub(crate) LogContext);
 

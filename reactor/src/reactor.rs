@@ -11,11 +11,12 @@ use std::time::{Duration, SystemTime};
 use crate::backend::Backend;
 use crate::backend::mio::MioBackend;
 use crate::clock::Instant;
+use crate::context;
 use crate::core::{self, Core, Stage};
 use crate::deferred::{Deferred, task};
 use crate::failure::Failure;
 use crate::protocol::{ConnectError, ConnectionLost, Factory, Protocol};
-use crate::ready::Job;
+use crate::ready::{self, Job};
 use crate::remote::ReactorRemote;
 use crate::signals::{Signal, SignalSource};
 use crate::slots::Key;
@@ -158,6 +159,19 @@ impl Reactor {
     #[must_use]
     pub fn now(&self) -> Instant {
         self.core.backend.now()
+    }
+
+    /// Returns what [`now`](Reactor::now) was at some moment between this turn's first callback and the
+    /// present, without reading the clock: enough for deadlines of seconds.
+    ///
+    /// In the sentinel context and outside of callbacks the clock is read.
+    #[must_use]
+    #[inline]
+    pub fn now_or_just_before(&self) -> Instant {
+        match context::slice_started() {
+            Some(started) if ready::is_turning(self.core.remote.id()) => started,
+            _ => self.now(),
+        }
     }
 
     /// Reads the time of day. It may jump; measure with [`now`](Reactor::now).

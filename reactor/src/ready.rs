@@ -109,6 +109,12 @@ impl Drop for Installed {
     }
 }
 
+/// Whether the reactor `owner` is turning now, on this thread, and no other one inside it.
+#[inline]
+pub(crate) fn is_turning(owner: usize) -> bool {
+    THREAD.with(|thread| thread.queue.borrow().as_ref().is_some_and(|queue| queue.owner == owner))
+}
+
 /// Returns this thread's queue.
 pub(crate) fn current() -> Option<Rc<ReadyQueue>> {
     THREAD.with(|thread| thread.queue.borrow().clone())

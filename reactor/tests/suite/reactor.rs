@@ -304,6 +304,30 @@ fn timers_and_calls_run_in_the_context_that_asked_for_them() {
 }
 
 #[test]
+fn the_time_without_a_reading_is_that_of_the_callback_of_the_reactor_that_turns() {
+    let clock = Clock::new();
+    let reactor = clock.reactor().clone();
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(reactor.now_or_just_before(), reactor.now(), "outside of callbacks");
+    for context in [LogContext::sentinel(), LogContext::new("a request")] {
+        let (told, times) = (reactor.clone(), Rc::new(RefCell::new(Vec::new())));
+        let seen = Rc::clone(&times);
+        let other = Clock::new();
+        context.run(|| {
+            reactor.call_later(Duration::from_secs(5), move || {
+                seen.borrow_mut().push((told.now_or_just_before(), told.now()));
+                let other = other.reactor();
+                seen.borrow_mut().push((other.now_or_just_before(), other.now()));
+            })
+        });
+        clock.advance(Duration::from_secs(5));
+        let times = times.borrow();
+        assert_eq!(times.len(), 2);
+        assert!(times.iter().all(|(recent, now)| recent == now), "{times:?}");
+    }
+}
+
+#[test]
 fn a_panicking_timer_is_logged_and_the_loop_goes_on() {
     let clock = Clock::new();
     let lines = logging::capture(10);
