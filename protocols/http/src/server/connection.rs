@@ -195,7 +195,7 @@ impl Connection {
 
     /// Works through `data` as far as it may, and returns the rest.
     fn process<'a>(&self, transport: &Transport, data: &'a [u8]) -> &'a [u8] {
-        let now = self.server.reactor.now();
+        let now = self.server.reactor.now_or_just_before();
         let mut input = data;
         self.is_busy.set(true);
         while self.step(transport, &mut input, now) {}

@@ -239,7 +239,7 @@ impl Connection {
         if let Some(inflow) = inflow {
             inflow.fail(error);
         }
-        let Some(exchange) = self.state.borrow_mut().exchange.take() else { return };
+        let Some(mut exchange) = self.state.borrow_mut().exchange.take() else { return };
         match exchange.answer {
             Answer::Awaited(_) => {
                 exchange.give_up(error);
@@ -253,7 +253,7 @@ impl Connection {
                 exchange.give_up(error);
                 transport.abort_connection();
             }
-            Answer::Written => self.complete(transport, exchange, now),
+            Answer::Written => self.complete(transport, &mut exchange, now),
         }
     }
 
@@ -268,7 +268,7 @@ impl Connection {
     ) {
         match self.write_response(transport, &mut exchange, response, now) {
             Some((length, start)) => self.start_stream(transport, exchange, length, start, now),
-            None if exchange.is_complete() => self.complete(transport, exchange, now),
+            None if exchange.is_complete() => self.complete(transport, &mut exchange, now),
             None => self.keep(exchange, now),
         }
     }
@@ -362,13 +362,13 @@ impl Connection {
     /// Completes the request under way if nothing of it is left.
     pub(super) fn settle(&self, transport: &Transport, now: Instant) {
         let exchange = self.state.borrow_mut().exchange.take_if(|exchange| exchange.is_complete());
-        if let Some(exchange) = exchange {
-            self.complete(transport, exchange, now);
+        if let Some(mut exchange) = exchange {
+            self.complete(transport, &mut exchange, now);
         }
     }
 
     #[inline]
-    fn complete(&self, transport: &Transport, exchange: Exchange, now: Instant) {
+    fn complete(&self, transport: &Transport, exchange: &mut Exchange, now: Instant) {
         if let Some(line) = &exchange.line {
             exchange.context.run(|| {
                 log::debug!(
@@ -380,7 +380,7 @@ impl Connection {
             });
         }
         exchange.context.finish();
-        self.server.spare_context.set(exchange.context);
+        self.server.spare_context.set(std::mem::take(&mut exchange.context));
         if !exchange.keep_alive {
             return self.close(
                 transport,
