@@ -140,7 +140,8 @@ fn sent_before(
 ) -> Result<Option<SentEvent>, WriteError> {
     if let Some(ClientTransaction { device_id, txn_id }) = transaction {
         let room = head.room.key;
-        let found = events::find_by_transaction(txn, room, &draft.sender, device_id, txn_id)?;
+        let (sender, event_type) = (&draft.sender, &draft.event_type);
+        let found = events::find_by_transaction(txn, room, sender, device_id, txn_id, event_type)?;
         if let Some((key, event_id)) = found {
             return Ok(Some(SentEvent { event_id, key, is_repeated: true }));
         }

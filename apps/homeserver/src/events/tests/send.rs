@@ -59,6 +59,9 @@ fn the_same_transaction_sends_once() {
     assert!(!first.is_repeated && again.is_repeated);
     assert_ne!(send(&mut server, "D2", "1", "hello").event_id, first.event_id, "another device");
     assert_ne!(send(&mut server, "D1", "2", "hello").event_id, first.event_id, "another id");
+    let redaction = EventDraft::redaction(user("alice"), first.event_id.clone(), None);
+    let redaction = server.send_as(&room, redaction, transaction("D1", "1")).unwrap();
+    assert_ne!(redaction.event_id, first.event_id, "another endpoint");
     server.restart();
     assert_eq!(send(&mut server, "D1", "1", "hello").event_id, first.event_id, "remembered");
     let row = server.row(&first.event_id);

@@ -63,7 +63,7 @@ CREATE INDEX events_by_arrival ON events (room, stream_ordering)
     WHERE outlier = 0 AND rejected IS NULL AND soft_failed = 0;
 CREATE INDEX events_by_depth ON events (room, depth, stream_ordering)
     WHERE outlier = 0 AND rejected IS NULL AND soft_failed = 0;
-CREATE UNIQUE INDEX events_by_transaction ON events (room, sender, device_id, txn_id)
+CREATE UNIQUE INDEX events_by_transaction ON events (room, sender, device_id, txn_id, type)
     WHERE txn_id IS NOT NULL;
 
 -- The graph: prev events that we have in full, by integer.

@@ -134,7 +134,8 @@ pub fn find_key(txn: &Txn<'_>, event_id: &EventId) -> Result<Option<EventKey>, S
     )
 }
 
-/// Returns the event that a client's transaction has already sent.
+/// Returns the event that a client's transaction has already sent. A transaction id names a request to
+/// one endpoint, so another type of event is another transaction.
 ///
 /// # Errors
 ///
@@ -145,12 +146,13 @@ pub fn find_by_transaction(
     sender: &UserId,
     device_id: &str,
     txn_id: &str,
+    event_type: &str,
 ) -> Result<Option<(EventKey, OwnedEventId)>, StorageError> {
     txn.query_opt(
         "SELECT stream_ordering, event_id FROM events
          WHERE room = ?1 AND sender = ?2 AND device_id = ?3 AND txn_id = ?4
-             AND txn_id IS NOT NULL",
-        params![room, sender, device_id, txn_id],
+             AND type = ?5 AND txn_id IS NOT NULL",
+        params![room, sender, device_id, txn_id, event_type],
         |row| Ok((row.get(0)?, row.parse(1)?)),
     )
 }
