@@ -61,14 +61,7 @@ fn parameters_are_checked() {
             "",
             "400 M_INVALID_PARAM",
         ),
-        row(
-            "a filter cut off",
-            "GET",
-            "sync?timeout=0&filter=%7B",
-            alice,
-            "",
-            "400 M_INVALID_PARAM",
-        ),
+        row("a filter cut off", "GET", "sync?timeout=0&filter=%7B", alice, "", "400 M_NOT_JSON"),
         row(
             "a filter of nobody",
             "GET",

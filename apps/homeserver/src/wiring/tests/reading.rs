@@ -203,7 +203,7 @@ fn bad_requests_get_their_errcode() {
             r("typing/@bob:localhost"),
             "bob",
             json!({}),
-            (400, "M_BAD_JSON"),
+            (400, "M_MISSING_PARAM"),
         ),
         (
             "no such receipt",
