@@ -4,6 +4,7 @@
 //! The checks are pure functions from a file's text to findings. Each one is also shown made-up bad
 //! input, because a check that cannot fail is worth nothing; the last test runs them over the tree.
 
+mod documents;
 mod layers;
 mod scan;
 
@@ -126,10 +127,13 @@ impl Tree {
     }
 
     fn findings(&self) -> Vec<Finding> {
-        let mut findings = check_documents(self);
+        let mut findings = documents::check_documents(self);
         for (path, text) in &self.texts {
             findings.extend(check_machine_paths(path, text));
             findings.extend(check_length(path, text));
+            if path.extension().is_some_and(|extension| extension == "md") {
+                findings.extend(documents::check_mentions(self, path, text));
+            }
             if path.ends_with("Cargo.toml") {
                 let folder = path.parent().unwrap_or(Path::new(""));
                 match text.parse() {
@@ -192,30 +196,14 @@ impl Tree {
             .filter(move |(_, count)| *count > lines)
     }
 
+    fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.texts.iter().map(|(path, _)| path.as_path())
+    }
+
     fn text(&self, path: &str) -> Option<&str> {
         let found = self.texts.iter().find(|(candidate, _)| candidate == Path::new(path));
         found.map(|(_, text)| text.as_str())
     }
-}
-
-fn check_documents(tree: &Tree) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for (name, must_say, cure) in [
-        ("README.md", "cargo test --workspace", "say what it is and how to run its tests"),
-        ("ARCHITECTURE.md", "#", "give the bird's-eye view, the folders and the invariants"),
-        ("CHANGELOG.md", "## [Unreleased]", "keep the heading for what comes next"),
-        ("LICENSE-APACHE", "Apache License", "put the licence's text back"),
-        ("LICENSE-MIT", "Permission is hereby granted", "put the licence's text back"),
-    ] {
-        match tree.text(name) {
-            None => findings.push(Finding::new(name, 1, "missing", cure)),
-            Some(text) if !text.contains(must_say) => {
-                findings.push(Finding::new(name, 1, format!("does not say `{must_say}`"), cure));
-            }
-            Some(_) => {}
-        }
-    }
-    findings
 }
 
 fn check_length(path: &Path, text: &str) -> Vec<Finding> {
@@ -410,26 +398,6 @@ mod checks {
         let files: Vec<String> =
             findings.iter().map(|finding| finding.file.display().to_string()).collect();
         assert_eq!(files, ["reactor/tests/all/lost.rs"]);
-    }
-
-    #[test]
-    fn documents_must_be_there_and_say_something() {
-        let texts = vec![
-            (PathBuf::from("README.md"), "# Ropewalk".to_owned()),
-            (PathBuf::from("CHANGELOG.md"), "# Changelog\n## [Unreleased]".to_owned()),
-        ];
-        let findings = check_documents(&Tree { texts });
-        let found: Vec<String> =
-            findings.iter().map(|f| format!("{}: {}", f.file.display(), f.rule)).collect();
-        assert_eq!(
-            found,
-            [
-                "README.md: does not say `cargo test --workspace`",
-                "ARCHITECTURE.md: missing",
-                "LICENSE-APACHE: missing",
-                "LICENSE-MIT: missing",
-            ]
-        );
     }
 
     #[test]
