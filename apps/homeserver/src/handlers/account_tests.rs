@@ -11,7 +11,7 @@ use ropewalk::{Deferred, Failure, ThreadPoolOptions};
 use ruma::api::IncomingRequestExt as _;
 use ruma::api::client::account::register::v3::Request as RegisterRequest;
 use ruma::api::client::session::login::v3::LoginInfo;
-use ruma::api::client::uiaa::{AuthData, UiaaInfo};
+use ruma::api::client::uiaa::{AuthData, AuthType, UiaaInfo};
 use ruma::push::RuleKind;
 use ruma::{OwnedUserId, UserId, owned_server_name, owned_user_id, user_id};
 use serde_json::{Value, json};
@@ -359,10 +359,19 @@ fn a_registration_token_lets_in_as_often_as_it_says() {
             "auth": {"type": "m.login.registration_token", "token": token}
         })
     };
-    let dummy = json!({"auth": {"type": "m.login.dummy"}});
-    assert_eq!(refused(server.register(&dummy)), "UIA M_UNRECOGNIZED");
+    // The dummy stage alone does not do, before or after.
+    let dummy = |session: Option<String>| {
+        json!({
+            "username": "alice", "password": "secret",
+            "auth": {"type": "m.login.dummy", "session": session}
+        })
+    };
+    let asked = dialogue(server.register(&dummy(None)));
+    assert_eq!(asked.completed, [AuthType::Dummy]);
     assert_eq!(refused(server.register(&body("alice", "wrong"))), "UIA M_UNAUTHORIZED");
-    server.register(&body("alice", "once")).expect("registered");
+    let asked = dialogue(server.register(&body("alice", "once")));
+    assert_eq!(asked.completed, [AuthType::RegistrationToken]);
+    server.register(&dummy(asked.session)).expect("registered");
     assert_eq!(refused(server.register(&body("bob", "once"))), "UIA M_UNAUTHORIZED");
 }
 

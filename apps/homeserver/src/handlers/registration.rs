@@ -127,7 +127,7 @@ impl Registration {
         // Before the dialogue, so that nobody goes through it in vain.
         self.check_request(&request).await?;
         let guarded = Guarded { method: "POST", path, body, user_id: None };
-        let flows = [vec![self.only_stage()]];
+        let flows = [self.stages()];
         let passed =
             self.ui_auth.authenticate(guarded, &flows, request.auth.as_ref(), self).await?;
         let request = match passed.body {
@@ -255,8 +255,11 @@ impl Registration {
         if taken { Err(in_use().into()) } else { Ok(()) }
     }
 
-    fn only_stage(&self) -> AuthType {
-        if self.rules.tokens { AuthType::RegistrationToken } else { AuthType::Dummy }
+    /// The dummy comes last even where there is a token: matrix-nio always ends with it, and other
+    /// clients pass whatever stages they are told.
+    fn stages(&self) -> Vec<AuthType> {
+        let token = self.rules.tokens.then_some(AuthType::RegistrationToken);
+        token.into_iter().chain([AuthType::Dummy]).collect()
     }
 
     /// For clients that leave the name to us.

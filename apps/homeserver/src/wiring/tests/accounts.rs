@@ -412,11 +412,13 @@ fn administrators_make_registration_tokens() {
         server.send("GET", &path, "", "").1
     };
     assert_eq!(validity("once"), json!({"valid": true}));
-    let body = json!({
-        "username": "ann", "password": "ann",
-        "auth": {"type": "m.login.registration_token", "token": "once"},
-    });
-    server.ok("POST", "register", "", body);
+    let register = |auth: Value| {
+        let body = json!({"username": "ann", "password": "ann", "auth": auth});
+        server.send("POST", "/_matrix/client/v3/register", "", &body.to_string())
+    };
+    let (_, asked) = register(json!({"type": "m.login.registration_token", "token": "once"}));
+    let session = asked["session"].clone();
+    assert_eq!(register(json!({"type": "m.login.dummy", "session": session})).0, 200);
     assert_eq!(validity("once"), json!({"valid": false}));
     let (_, useless) = server.send("GET", &format!("{path}?valid=false"), "root", "");
     assert_eq!(useless["registration_tokens"][0]["completed"], 1);
