@@ -1,6 +1,6 @@
 """Two people chat through a homeserver with an unmodified matrix-nio, in unencrypted rooms.
 
-    nio_scenario.py BASE_URL
+    nio_scenario.py BASE_URL [REGISTRATION_TOKEN]
 
 The scenario talks with its starter in JSON lines. On stdout:
 
@@ -30,6 +30,7 @@ SENDERS = 4
 
 claims = 0
 clients = []
+registration_token = sys.argv[2] if len(sys.argv) > 2 else None
 
 
 def tell(**line):
@@ -106,6 +107,17 @@ async def page_back(client, room_id, start, limit=10, **arguments):
     raise AssertionError(f"paging back did not end after {len(events)} events")
 
 
+async def register(client, name):
+    """Makes an account the way nio does it, with the registration token if there is one."""
+    if registration_token:
+        registered = await client.register_with_token(
+            name, PASSWORD, registration_token, device_name="nio"
+        )
+    else:
+        registered = await client.register(name, PASSWORD, device_name="nio")
+    expect(nio.RegisterResponse, registered)
+
+
 async def accounts(base_url):
     alice, bob = new_client(base_url, "alice"), new_client(base_url, "bob")
     challenge = await alice.register_interactive("alice", PASSWORD, auth_dict={"initial_device_display_name": "nio"})
@@ -116,11 +128,8 @@ async def accounts(base_url):
         getattr(challenge, "session", None) and getattr(challenge, "stages", None),
         challenge,
     )
-    registered = await alice.register(
-        "alice", PASSWORD, device_name="nio", session_token=challenge.session
-    )
-    expect(nio.RegisterResponse, registered)
-    expect(nio.RegisterResponse, await bob.register("bob", PASSWORD))
+    await register(alice, "alice")
+    await register(bob, "bob")
     claim("two people registered", alice.user_id != bob.user_id and alice.access_token)
 
     taken = await new_client(base_url).register("alice", PASSWORD)
@@ -319,7 +328,7 @@ async def history(alice, bob, room_id):
 
 async def third_person(base_url, alice, room_id):
     carol = new_client(base_url, "carol")
-    expect(nio.RegisterResponse, await carol.register("carol", PASSWORD))
+    await register(carol, "carol")
     domain = alice.user_id.split(":", 1)[1]
 
     def last_membership(kind):

@@ -64,10 +64,10 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// Starts the script against a server.
+    /// Starts the script against a server, with what it is told besides.
     #[must_use]
-    pub fn start(mut command: Command, base_url: &str) -> Self {
-        command.arg(base_url);
+    pub fn start(mut command: Command, base_url: &str, arguments: &[&str]) -> Self {
+        command.arg(base_url).args(arguments);
         Self { terminal: Terminal::start(command) }
     }
 
