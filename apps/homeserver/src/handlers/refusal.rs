@@ -7,10 +7,7 @@
 use std::time::Duration;
 
 use ruma::api::client::uiaa::UiaaInfo;
-use ruma::api::error::{
-    ErrorKind, IncompatibleRoomVersionErrorData, LimitExceededErrorData, RetryAfter,
-    UnknownTokenErrorData,
-};
+use ruma::api::error::{ErrorKind, LimitExceededErrorData, RetryAfter, UnknownTokenErrorData};
 
 /// Why a request is refused.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -54,15 +51,6 @@ impl Refusal {
     /// `M_FORBIDDEN`: understood, and not allowed.
     pub fn forbidden(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Forbidden, message)
-    }
-
-    /// `M_INCOMPATIBLE_ROOM_VERSION`, naming the room's version.
-    pub fn incompatible_room_version(version: ruma::RoomVersionId) -> Self {
-        let message = format!("this server does not support room version {version}");
-        Self::new(
-            ErrorKind::IncompatibleRoomVersion(IncompatibleRoomVersionErrorData::new(version)),
-            message,
-        )
     }
 
     /// `M_INVALID_PARAM`: a parameter has a value that it cannot have.

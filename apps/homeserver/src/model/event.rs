@@ -204,13 +204,6 @@ impl Pdu {
         Self::from_stored(event_id, json, EventFlags::default())
     }
 
-    /// Sets what this server found out about the event.
-    #[must_use]
-    pub fn with_flags(mut self, flags: EventFlags) -> Self {
-        self.flags = flags;
-        self
-    }
-
     /// Returns the federation JSON, canonical and as signed.
     pub fn json(&self) -> &Arc<str> {
         &self.json

@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use ropewalk::cache::StreamChangeCache;
 use ropewalk::{Deferred, Resolver};
-use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
+use ruma::{OwnedRoomId, OwnedUserId, UserId};
 
 use super::{Stream, StreamToken};
 
@@ -250,19 +250,6 @@ impl Notifier {
         for resolver in waiting {
             resolver.callback(());
         }
-    }
-
-    /// Returns the registered users in a room, in order.
-    pub fn listeners_in(&self, room_id: &RoomId) -> Vec<OwnedUserId> {
-        let inner = self.inner.borrow();
-        inner
-            .rooms
-            .get(room_id)
-            .map(|audience| &audience.users)
-            .into_iter()
-            .flatten()
-            .cloned()
-            .collect()
     }
 }
 

@@ -166,31 +166,8 @@ pub struct GraphPlace {
     pub stream: i64,
 }
 
-/// Returns the newest `limit` shown events of a room that arrived after `after` and not after `upto`,
-/// newest first.
-///
-/// # Errors
-///
-/// If the database fails.
-pub fn newest_by_arrival(
-    txn: &Txn<'_>,
-    room: RoomKey,
-    after: i64,
-    upto: i64,
-    limit: i64,
-) -> Result<Vec<EventRow>, StorageError> {
-    txn.query(
-        select_events!(
-            "WHERE room = ?1 AND stream_ordering > ?2 AND stream_ordering <= ?3
-                 AND outlier = 0 AND rejected IS NULL AND soft_failed = 0
-             ORDER BY stream_ordering DESC LIMIT ?4"
-        ),
-        params![room, after, upto, limit],
-        from_row,
-    )
-}
-
-/// As [`newest_by_arrival`], but the oldest ones, oldest first.
+/// Returns the oldest `limit` shown events of a room that arrived after `after` and not after `upto`,
+/// oldest first.
 ///
 /// # Errors
 ///
@@ -209,67 +186,6 @@ pub fn oldest_by_arrival(
              ORDER BY stream_ordering LIMIT ?4"
         ),
         params![room, after, upto, limit],
-        from_row,
-    )
-}
-
-/// Returns up to `limit` shown events before `before` in graph order, newest first.
-///
-/// # Errors
-///
-/// If the database fails.
-pub fn page_backwards(
-    txn: &Txn<'_>,
-    room: RoomKey,
-    before: GraphPlace,
-    limit: i64,
-) -> Result<Vec<EventRow>, StorageError> {
-    txn.query(
-        select_events!(
-            "WHERE room = ?1 AND (depth, stream_ordering) < (?2, ?3)
-                 AND outlier = 0 AND rejected IS NULL AND soft_failed = 0
-             ORDER BY depth DESC, stream_ordering DESC LIMIT ?4"
-        ),
-        params![room, before.depth, before.stream, limit],
-        from_row,
-    )
-}
-
-/// Returns up to `limit` shown events after `after` in graph order, oldest first.
-///
-/// # Errors
-///
-/// If the database fails.
-pub fn page_forwards(
-    txn: &Txn<'_>,
-    room: RoomKey,
-    after: GraphPlace,
-    limit: i64,
-) -> Result<Vec<EventRow>, StorageError> {
-    txn.query(
-        select_events!(
-            "WHERE room = ?1 AND (depth, stream_ordering) > (?2, ?3)
-                 AND outlier = 0 AND rejected IS NULL AND soft_failed = 0
-             ORDER BY depth, stream_ordering LIMIT ?4"
-        ),
-        params![room, after.depth, after.stream, limit],
-        from_row,
-    )
-}
-
-/// Returns the last shown event of a room that had arrived at `upto`, if any.
-///
-/// # Errors
-///
-/// If the database fails.
-pub fn last_at(txn: &Txn<'_>, room: RoomKey, upto: i64) -> Result<Option<EventRow>, StorageError> {
-    txn.query_opt(
-        select_events!(
-            "WHERE room = ?1 AND stream_ordering <= ?2
-                 AND outlier = 0 AND rejected IS NULL AND soft_failed = 0
-             ORDER BY stream_ordering DESC LIMIT 1"
-        ),
-        params![room, upto],
         from_row,
     )
 }

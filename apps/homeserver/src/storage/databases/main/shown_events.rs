@@ -371,28 +371,6 @@ pub fn by_key<T>(
     })
 }
 
-/// Returns the depth and the place of the newest event that a room shows at `upto`.
-///
-/// # Errors
-///
-/// [`StorageError::Statement`].
-pub fn newest_depth(
-    txn: &Txn<'_>,
-    room: RoomKey,
-    upto: i64,
-) -> Result<Option<GraphPlace>, StorageError> {
-    txn.query_opt(
-        // The plus keeps the planner off the index by arrival, which would have it sort the whole room;
-        // by depth, the first entries are nearly always the ones.
-        "SELECT depth, stream_ordering FROM events
-         WHERE room = ?1 AND +stream_ordering <= ?2
-             AND outlier = 0 AND rejected IS NULL AND soft_failed = 0
-         ORDER BY depth DESC, stream_ordering DESC LIMIT 1",
-        params![room, upto],
-        |row| Ok(GraphPlace { depth: row.get(0)?, stream: row.get(1)? }),
-    )
-}
-
 fn each(
     txn: &Txn<'_>,
     sql: &str,
