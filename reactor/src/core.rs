@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::backend::Backend;
 use crate::context::{self, LogContext};
@@ -40,6 +41,9 @@ pub(crate) struct Core {
     pub(crate) outbox: Rc<RefCell<Outbox>>,
     /// The memory that turns work in; out of its place while a turn is under way.
     pub(crate) buffers: Cell<Option<Box<Buffers>>>,
+    /// How much virtual time each call of somebody else's code takes; the machine's time passes by
+    /// itself.
+    pub(crate) cost_of_calls: Cell<Duration>,
 }
 
 /// How far the life of a reactor has come.
@@ -73,6 +77,7 @@ impl Core {
             unread: RefCell::default(),
             outbox: Rc::default(),
             buffers: Cell::new(Some(Box::new(Buffers::new()))),
+            cost_of_calls: Cell::default(),
             backend,
         }
     }
@@ -100,6 +105,7 @@ impl Core {
         }
         let before = context::enter(context, what);
         let result = catch_unwind(AssertUnwindSafe(f));
+        self.pay_for_call();
         context::leave(before);
         result.map_err(|payload| report_panic(what, context, payload))
     }
@@ -111,6 +117,7 @@ impl Core {
         let before = context::swap(LogContext::sentinel());
         let started = self.backend.coarse_now();
         let result = catch_unwind(AssertUnwindSafe(f));
+        self.pay_for_call();
         let held = self.backend.coarse_now().as_nanos().saturating_sub(started.as_nanos());
         context::leave(before);
         if held > context::LOOP_HOLD_NANOS_MAX {
@@ -121,6 +128,13 @@ impl Core {
 }
 
 impl Core {
+    #[inline]
+    fn pay_for_call(&self) {
+        if !self.cost_of_calls.get().is_zero() {
+            self.backend.pass_time(self.cost_of_calls.get());
+        }
+    }
+
     /// Runs a job as [`Core::call`] does.
     pub(crate) fn run_job(&self, what: &'static str, job: Job) {
         let (context, f) = job.into_parts();

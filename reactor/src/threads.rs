@@ -309,7 +309,7 @@ impl Reactor {
     }
 
     /// Returns the reactor's monotonic clock for use on any thread, as the time since some fixed moment.
-    /// On a simulated reactor it stands still.
+    /// On a simulated reactor it shows that one's time.
     pub fn stopwatch(&self) -> Stopwatch {
         self.core().backend.stopwatch()
     }

@@ -1,18 +1,24 @@
 //! A backend whose time moves by hand and whose network lies in memory.
+//!
+//! By itself it is all there is: the test kit's clock moves its time, and connections lead from it to
+//! itself. With [`Surroundings`] it is one host in a simulated world, which has the time and the
+//! network.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use super::chance::Chance;
 use super::{Alarm, Backend, Event, Readiness, SignalWatch, Stopwatch};
 use crate::clock::{Instant, SystemClock};
 use crate::signals::Signal;
 use crate::slots::Key;
-use crate::transport::memory::{Backlog, EventQueue, MemoryListener};
+use crate::transport::memory::{Backlog, EventQueue, MemoryListener, MemoryStream};
 use crate::transport::stream::{Listener, Stream};
 use crate::transport::tcp::ListenOptions;
 
@@ -21,36 +27,61 @@ pub(crate) struct ManualBackend {
     events: EventQueue,
     listeners: RefCell<BTreeMap<SocketAddr, Weak<Backlog>>>,
     next_port: Cell<u16>,
-    random_state: Cell<u64>,
+    chance: Chance,
     watched_signals: RefCell<Vec<(Signal, Key)>>,
+    surroundings: Option<Rc<dyn Surroundings>>,
+}
+
+/// The world around a backend that is one of its hosts.
+pub(crate) trait Surroundings {
+    /// Reads the time of day by this host's clock.
+    fn wall_clock(&self) -> SystemTime;
+
+    /// Returns what tells the world that this host has something to do.
+    fn alarm(&self) -> Alarm;
+
+    /// Whether this is an address of the host. Those that mean each host itself are not asked for.
+    fn has_address(&self, address: IpAddr) -> bool;
+
+    /// Begins to connect from this port of the host.
+    fn connect(&self, local_port: u16, address: SocketAddr) -> io::Result<MemoryStream>;
 }
 
 /// The time that a manual backend shows.
+#[derive(Default)]
 pub(crate) struct ManualTime {
-    now: Cell<Instant>,
+    /// Atomic only for the stopwatches, which may go to other threads.
+    now_nanos: Arc<AtomicU64>,
 }
 
 impl ManualTime {
     pub(crate) fn now(&self) -> Instant {
-        self.now.get()
+        Instant::from_nanos(self.now_nanos.load(Ordering::Relaxed))
     }
 
     /// Moves on to `instant`; never back.
     pub(crate) fn move_to(&self, instant: Instant) {
-        self.now.set(self.now.get().max(instant));
+        self.now_nanos.fetch_max(instant.as_nanos(), Ordering::Relaxed);
     }
 }
 
+#[allow(dead_code, reason = "simulated worlds are what calls the rest")]
 impl ManualBackend {
     pub(crate) fn new(seed: u64) -> ManualBackend {
         ManualBackend {
-            time: Rc::new(ManualTime { now: Cell::new(Instant::START) }),
+            time: Rc::default(),
             events: EventQueue::default(),
             listeners: RefCell::default(),
             next_port: Cell::new(FIRST_PORT),
-            random_state: Cell::new(seed),
+            chance: Chance::new(seed),
             watched_signals: RefCell::default(),
+            surroundings: None,
         }
+    }
+
+    /// Makes a host of a world, which moves its time.
+    pub(crate) fn in_world(chance: Chance, surroundings: Rc<dyn Surroundings>) -> ManualBackend {
+        ManualBackend { chance, surroundings: Some(surroundings), ..ManualBackend::new(0) }
     }
 
     pub(crate) fn time(&self) -> Rc<ManualTime> {
@@ -71,19 +102,28 @@ impl ManualBackend {
         !self.events.borrow().is_empty()
     }
 
+    /// Returns what waits for connections to this address.
+    pub(crate) fn listener(&self, address: SocketAddr) -> Option<Rc<Backlog>> {
+        let listeners = self.listeners.borrow();
+        let at = |address| listeners.get(&address).and_then(Weak::upgrade);
+        let any: IpAddr = match address.ip() {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        at(address).or_else(|| at(SocketAddr::new(any, address.port())))
+    }
+
     fn free_port(&self) -> u16 {
         let port = self.next_port.get();
         self.next_port.set(port.checked_add(1).unwrap_or(FIRST_PORT));
         port
     }
 
-    /// SplitMix64: one addition and a few shifts a number, full period, fixed by its seed.
-    fn next_random(&self) -> u64 {
-        let state = self.random_state.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
-        self.random_state.set(state);
-        let mixed = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
+    fn check_is_local(&self, address: IpAddr) -> io::Result<()> {
+        let is_local = address.is_loopback()
+            || address.is_unspecified()
+            || self.surroundings.as_ref().is_none_or(|world| world.has_address(address));
+        if is_local { Ok(()) } else { Err(io::ErrorKind::AddrNotAvailable.into()) }
     }
 }
 
@@ -91,16 +131,23 @@ impl Backend for ManualBackend {
     /// Takes what has happened. If that is nothing and time may pass, it passes.
     fn wait(&self, timeout: Option<Duration>, out: &mut Vec<Event>) -> io::Result<()> {
         out.append(&mut self.events.borrow_mut());
-        if out.is_empty() {
-            let Some(timeout) = timeout else {
-                return Err(io::Error::new(
-                    io::ErrorKind::WouldBlock,
-                    "nothing is left that could happen on this simulated reactor; \
-                     it would wait forever",
-                ));
-            };
-            self.time.move_to(self.now() + timeout);
+        if !out.is_empty() || timeout == Some(Duration::ZERO) {
+            return Ok(());
         }
+        if self.surroundings.is_some() {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "this reactor belongs to a simulated world, which turns it; call World::run_for",
+            ));
+        }
+        let Some(timeout) = timeout else {
+            return Err(io::Error::new(
+                io::ErrorKind::WouldBlock,
+                "nothing is left that could happen on this simulated reactor; \
+                 it would wait forever",
+            ));
+        };
+        self.time.move_to(self.now() + timeout);
         Ok(())
     }
 
@@ -117,31 +164,35 @@ impl Backend for ManualBackend {
     }
 
     fn wall_clock(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + WALL_CLOCK_START + self.now().since(Instant::START)
-    }
-
-    fn random_bytes(&self, destination: &mut [u8]) {
-        for chunk in destination.chunks_mut(8) {
-            let bytes = self.next_random().to_le_bytes();
-            chunk.copy_from_slice(&bytes[..chunk.len()]);
+        match &self.surroundings {
+            Some(world) => world.wall_clock(),
+            None => SystemTime::UNIX_EPOCH + WALL_CLOCK_START + self.now().since(Instant::START),
         }
     }
 
-    fn alarm(&self) -> Alarm {
-        Alarm::Manual
+    fn random_bytes(&self, destination: &mut [u8]) {
+        self.chance.fill(destination);
     }
 
-    /// Stands still: a job, for which no time passes, is all that could watch it.
+    fn alarm(&self) -> Alarm {
+        self.surroundings.as_ref().map_or(Alarm::Manual, |world| world.alarm())
+    }
+
     fn stopwatch(&self) -> Stopwatch {
-        let now = self.now().since(Instant::START);
-        Arc::new(move || now)
+        let now_nanos = Arc::clone(&self.time.now_nanos);
+        Arc::new(move || Duration::from_nanos(now_nanos.load(Ordering::Relaxed)))
+    }
+
+    fn pass_time(&self, duration: Duration) {
+        self.time.move_to(self.now() + duration);
     }
 
     fn runs_thread_jobs_inline(&self) -> bool {
         true
     }
 
-    fn listen(&self, mut address: SocketAddr, _options: &ListenOptions) -> io::Result<Listener> {
+    fn listen(&self, mut address: SocketAddr, options: &ListenOptions) -> io::Result<Listener> {
+        self.check_is_local(address.ip())?;
         if address.port() == 0 {
             address.set_port(self.free_port());
         }
@@ -149,14 +200,16 @@ impl Backend for ManualBackend {
         if listeners.get(&address).is_some_and(|backlog| backlog.strong_count() > 0) {
             return Err(io::ErrorKind::AddrInUse.into());
         }
-        let listener = MemoryListener::new(address);
+        let listener = MemoryListener::new(address, options.backlog as usize);
         listeners.insert(address, listener.backlog());
         Ok(Listener::Memory(listener))
     }
 
     fn connect(&self, address: SocketAddr) -> io::Result<Stream> {
-        let backlog = self.listeners.borrow().get(&address).and_then(Weak::upgrade);
-        let backlog = backlog.ok_or(io::ErrorKind::ConnectionRefused)?;
+        if let Some(world) = &self.surroundings {
+            return world.connect(self.free_port(), address).map(Stream::Memory);
+        }
+        let backlog = self.listener(address).ok_or(io::ErrorKind::ConnectionRefused)?;
         let local = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), self.free_port());
         Ok(Stream::Memory(backlog.connect(local)))
     }
@@ -191,4 +244,4 @@ impl Backend for ManualBackend {
 const FIRST_PORT: u16 = 49_152;
 
 /// The time of day at which a simulated reactor starts: 2025-01-01, a Wednesday.
-const WALL_CLOCK_START: Duration = Duration::from_secs(1_735_689_600);
+pub(crate) const WALL_CLOCK_START: Duration = Duration::from_secs(1_735_689_600);

@@ -4,6 +4,7 @@
 //! Both give streams that never block and report readiness by *edges*: once when something becomes
 //! ready, not again until it has been found not ready.
 
+pub(crate) mod chance;
 pub(crate) mod manual;
 pub(crate) mod mio;
 mod signal_pipe;
@@ -11,6 +12,7 @@ mod signal_pipe;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use crate::clock::{Instant, SystemClock};
@@ -46,6 +48,11 @@ pub(crate) trait Backend {
 
     /// Returns what interrupts `wait` from another thread.
     fn alarm(&self) -> Alarm;
+
+    /// Lets time pass as if something had taken this long. The machine's time passes by itself.
+    fn pass_time(&self, duration: Duration) {
+        let _ = duration;
+    }
 
     /// Returns the monotonic clock for other threads.
     fn stopwatch(&self) -> Stopwatch;
@@ -108,6 +115,9 @@ impl Readiness {
 pub(crate) enum Alarm {
     /// Nobody waits: the turns are made by hand.
     Manual,
+    #[allow(dead_code, reason = "simulated worlds make this")]
+    /// The world that turns the reactor looks at this.
+    World(Arc<AtomicBool>),
     Mio(std::sync::Arc<::mio::Waker>),
 }
 
@@ -115,6 +125,7 @@ impl Alarm {
     pub(crate) fn ring(&self) {
         match self {
             Alarm::Manual => {}
+            Alarm::World(is_ringing) => is_ringing.store(true, Ordering::Relaxed),
             // It fails only if the counter behind it would overflow, and then it has been rung.
             Alarm::Mio(waker) => drop(waker.wake()),
         }

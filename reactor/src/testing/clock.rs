@@ -85,6 +85,31 @@ impl Clock {
         self.backend.time().move_to(target);
     }
 
+    /// Lets time pass in the middle of a callback, as if it took this long; nothing else happens
+    /// meanwhile.
+    pub fn spend(&self, duration: Duration) {
+        self.backend.pass_time(duration);
+    }
+
+    /// Makes each callback, timer, task's poll and queued call take this long from now on; nothing, as
+    /// it is at first.
+    ///
+    /// With it a test can show who waits for whom, and how long.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use ropewalk::testing::Clock;
+    /// let clock = Clock::new();
+    /// clock.set_cost_of_calls(Duration::from_millis(2));
+    /// clock.reactor().call_soon(|| {});
+    /// clock.reactor().call_soon(|| {});
+    /// clock.pump();
+    /// assert_eq!(clock.now().as_nanos(), 4_000_000);
+    /// ```
+    pub fn set_cost_of_calls(&self, duration: Duration) {
+        self.reactor.core().cost_of_calls.set(duration);
+    }
+
     /// Lets the reactor receive a signal, as if the process had.
     ///
     /// # Panics

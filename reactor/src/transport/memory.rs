@@ -1,5 +1,8 @@
 //! Streams within one process, with the manners of non-blocking TCP sockets: bounded buffers, edge
 //! events, half-close, reset.
+//!
+//! Two sockets that are joined directly hear of each other at once; this is what the test kit's clock
+//! uses. In a simulated world there is a [`Path`] between them, which takes its time, and may fail.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -13,84 +16,276 @@ use crate::slots::Key;
 /// Where readiness is reported to, until the backend's next `wait` takes it.
 pub(crate) type EventQueue = Rc<RefCell<Vec<Event>>>;
 
-/// Bytes that wait in one direction before the writer is told to wait.
+/// Bytes that are under way or unread in one direction before the writer is told to wait.
 ///
 /// About what a kernel's socket pair holds, so that tests meet back-pressure where servers do.
 pub(crate) const PIPE_BYTES: usize = 64 * 1024;
 
-/// One end of a pair of streams.
+/// One end of a connection, as a descriptor is: dropping it closes the socket.
 pub(crate) struct MemoryStream {
-    local: SocketAddr,
-    peer: SocketAddr,
-    /// What this end writes.
-    outgoing: Rc<Pipe>,
-    /// What this end reads.
-    incoming: Rc<Pipe>,
-    resets_on_close: Cell<bool>,
+    socket: Rc<Socket>,
 }
 
-/// One direction.
-struct Pipe {
-    bytes: RefCell<VecDeque<u8>>,
-    capacity_bytes: usize,
-    /// Set when the writer will write no more.
+/// One end of a connection, as the network sees it.
+pub(crate) struct Socket {
+    local: SocketAddr,
+    peer: SocketAddr,
+    /// What has arrived and was not read.
+    received: RefCell<VecDeque<u8>>,
+    /// How many bytes more may be sent before the peer has read some.
+    window_bytes: Cell<usize>,
+    stage: Cell<Stage>,
+    /// Set when the peer will write no more.
+    is_peer_finished: Cell<bool>,
+    /// Set when the peer reads no more.
+    is_peer_gone: Cell<bool>,
+    /// Set when this end will write no more.
     is_finished: Cell<bool>,
-    /// Set when the reader is gone.
-    is_abandoned: Cell<bool>,
-    /// Set when the writer dropped the connection.
-    is_reset: Cell<bool>,
-    /// Set when the writer found the pipe full.
+    /// Set when this end was told to wait before it writes more.
     is_writer_waiting: Cell<bool>,
-    reader: RefCell<Option<Watcher>>,
-    writer: RefCell<Option<Watcher>>,
+    resets_on_close: Cell<bool>,
+    watcher: RefCell<Option<Watcher>>,
+    path: RefCell<Path>,
 }
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Stage {
+    Connected,
+    Connecting,
+    /// The connection was not made, or has ended before its time.
+    Failed(io::ErrorKind),
+}
+
+/// The way to the other end.
+#[allow(dead_code, reason = "the network between simulated hosts is what makes one of these")]
+enum Path {
+    Direct(Weak<Socket>),
+    Network(Rc<dyn Network>),
+    /// Nothing leads anywhere any more.
+    None,
+}
+
+/// Carries what a socket has to say to the other end, in its time and in order.
+pub(crate) trait Network {
+    fn carry(&self, news: News);
+}
+
+/// What one end of a connection tells the other.
+#[derive(Debug)]
+pub(crate) enum News {
+    Bytes(Vec<u8>),
+    /// This end is closed: it neither writes nor reads any more.
+    Closed,
+    /// This end writes no more.
+    Finished,
+    /// So many bytes were read.
+    Read(usize),
+    Reset,
+}
+
+/// What a socket is ready for that has failed.
+const FAILED: Readiness =
+    Readiness::READABLE.and(Readiness::CLOSING).and(Readiness::FAILED).and(Readiness::WRITABLE);
 
 struct Watcher {
     events: EventQueue,
     key: Key,
 }
 
+#[allow(dead_code, reason = "the network between simulated hosts is what calls the rest")]
+impl Socket {
+    /// Makes a socket that has a connection.
+    pub(crate) fn connected(local: SocketAddr, peer: SocketAddr, capacity_bytes: usize) -> Socket {
+        Socket {
+            local,
+            peer,
+            received: RefCell::default(),
+            window_bytes: Cell::new(capacity_bytes),
+            stage: Cell::new(Stage::Connected),
+            is_peer_finished: Cell::new(false),
+            is_peer_gone: Cell::new(false),
+            is_finished: Cell::new(false),
+            is_writer_waiting: Cell::new(false),
+            resets_on_close: Cell::new(false),
+            watcher: RefCell::new(None),
+            path: RefCell::new(Path::None),
+        }
+    }
+
+    /// Makes a socket that has asked for a connection, of which it will [hear](Socket::establish).
+    pub(crate) fn connecting(local: SocketAddr, peer: SocketAddr, capacity_bytes: usize) -> Socket {
+        let socket = Socket::connected(local, peer, capacity_bytes);
+        socket.stage.set(Stage::Connecting);
+        socket
+    }
+
+    /// Sends what this end has to say over this network.
+    pub(crate) fn lead_over(&self, network: Rc<dyn Network>) {
+        self.path.replace(Path::Network(network));
+    }
+
+    /// Makes this end fall silent: the other one hears nothing any more, not even of its end.
+    pub(crate) fn fall_silent(&self) {
+        self.path.replace(Path::None);
+    }
+
+    pub(crate) fn local_address(&self) -> SocketAddr {
+        self.local
+    }
+
+    pub(crate) fn peer_address(&self) -> SocketAddr {
+        self.peer
+    }
+
+    pub(crate) fn is_connecting(&self) -> bool {
+        self.stage.get() == Stage::Connecting
+    }
+
+    /// The connection that was asked for is there.
+    pub(crate) fn establish(&self) {
+        if self.is_connecting() {
+            self.stage.set(Stage::Connected);
+            self.tell(Readiness::WRITABLE);
+        }
+    }
+
+    /// The connection is not made, or ends now. What has not been read is lost.
+    pub(crate) fn fail(&self, why: io::ErrorKind) {
+        if matches!(self.stage.get(), Stage::Failed(_)) {
+            return;
+        }
+        self.stage.set(Stage::Failed(why));
+        self.received.borrow_mut().clear();
+        self.tell(FAILED);
+    }
+
+    /// Takes what has come from the other end.
+    pub(crate) fn receive(&self, news: News) {
+        if self.stage.get() != Stage::Connected {
+            return;
+        }
+        match news {
+            News::Bytes(bytes) => self.receive_bytes(&bytes),
+            News::Closed => {
+                self.is_peer_gone.set(true);
+                self.is_peer_finished.set(true);
+                self.tell(Readiness::READABLE.and(Readiness::CLOSING));
+            }
+            News::Finished => {
+                self.is_peer_finished.set(true);
+                self.tell(Readiness::READABLE.and(Readiness::CLOSING));
+            }
+            News::Read(count) => {
+                self.window_bytes.set(self.window_bytes.get() + count);
+                if self.is_writer_waiting.replace(false) {
+                    self.tell(Readiness::WRITABLE);
+                }
+            }
+            News::Reset => self.fail(io::ErrorKind::ConnectionReset),
+        }
+    }
+
+    fn receive_bytes(&self, bytes: &[u8]) {
+        self.received.borrow_mut().extend(bytes);
+        self.tell(Readiness::READABLE);
+    }
+
+    fn tell(&self, readiness: Readiness) {
+        Watcher::tell(&self.watcher, readiness);
+    }
+
+    fn carry(&self, news: News) {
+        match &*self.path.borrow() {
+            Path::Direct(peer) => {
+                if let Some(peer) = peer.upgrade() {
+                    peer.receive(news);
+                }
+            }
+            Path::Network(network) => network.carry(news),
+            Path::None => {}
+        }
+    }
+
+    /// Sends a part of the slices, or nothing of them, as there is room.
+    fn send(&self, slices: &[IoSlice<'_>]) -> usize {
+        let room = self.window_bytes.get();
+        let wanted: usize = slices.iter().map(|slice| slice.len()).sum();
+        let count = room.min(wanted);
+        if count < wanted {
+            self.is_writer_waiting.set(true);
+        }
+        if count == 0 {
+            return 0;
+        }
+        self.window_bytes.set(room - count);
+        if let Path::Direct(peer) = &*self.path.borrow() {
+            if let Some(peer) = peer.upgrade() {
+                let mut left = count;
+                for slice in slices {
+                    let piece = &slice[..left.min(slice.len())];
+                    peer.received.borrow_mut().extend(piece);
+                    left -= piece.len();
+                }
+                peer.tell(Readiness::READABLE);
+            }
+            return count;
+        }
+        let mut bytes = Vec::with_capacity(count);
+        for slice in slices {
+            let left = count - bytes.len();
+            bytes.extend_from_slice(&slice[..left.min(slice.len())]);
+        }
+        self.carry(News::Bytes(bytes));
+        count
+    }
+}
+
 impl MemoryStream {
-    /// Makes two connected ends.
+    pub(crate) fn new(socket: Rc<Socket>) -> MemoryStream {
+        MemoryStream { socket }
+    }
+
+    /// Makes two connected ends, joined directly.
     pub(crate) fn pair(
         first: SocketAddr,
         second: SocketAddr,
         capacity_bytes: usize,
     ) -> (MemoryStream, MemoryStream) {
-        let there = Rc::new(Pipe::new(capacity_bytes));
-        let back = Rc::new(Pipe::new(capacity_bytes));
-        let end = |local, peer, outgoing: &Rc<Pipe>, incoming: &Rc<Pipe>| MemoryStream {
-            local,
-            peer,
-            outgoing: Rc::clone(outgoing),
-            incoming: Rc::clone(incoming),
-            resets_on_close: Cell::new(false),
-        };
-        (end(first, second, &there, &back), end(second, first, &back, &there))
+        let one = Rc::new(Socket::connected(first, second, capacity_bytes));
+        let other = Rc::new(Socket::connected(second, first, capacity_bytes));
+        one.path.replace(Path::Direct(Rc::downgrade(&other)));
+        other.path.replace(Path::Direct(Rc::downgrade(&one)));
+        (MemoryStream::new(one), MemoryStream::new(other))
     }
 
     /// Reports this end's readiness from now on; what it is now, at once.
     pub(crate) fn watch(&self, events: &EventQueue, key: Key) {
-        let watcher = || Some(Watcher { events: Rc::clone(events), key });
-        self.incoming.reader.replace(watcher());
-        self.outgoing.writer.replace(watcher());
-        self.outgoing.tell_writer(Readiness::WRITABLE);
-        if !self.incoming.bytes.borrow().is_empty() {
-            self.incoming.tell_reader(Readiness::READABLE);
+        let socket = &*self.socket;
+        socket.watcher.replace(Some(Watcher { events: Rc::clone(events), key }));
+        if !socket.is_connecting() {
+            socket.tell(Readiness::WRITABLE);
         }
-        if self.incoming.is_finished.get() {
-            self.incoming.tell_reader(Readiness::READABLE.and(Readiness::CLOSING));
+        if !socket.received.borrow().is_empty() {
+            socket.tell(Readiness::READABLE);
+        }
+        if socket.is_peer_finished.get() {
+            socket.tell(Readiness::READABLE.and(Readiness::CLOSING));
+        }
+        if matches!(socket.stage.get(), Stage::Failed(_)) {
+            socket.tell(FAILED);
         }
     }
 
     pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let pipe = &*self.incoming;
-        if pipe.is_reset.get() {
-            return Err(io::ErrorKind::ConnectionReset.into());
+        let socket = &*self.socket;
+        match socket.stage.get() {
+            Stage::Connected => {}
+            Stage::Connecting => return Err(io::ErrorKind::WouldBlock.into()),
+            Stage::Failed(why) => return Err(why.into()),
         }
-        let mut bytes = pipe.bytes.borrow_mut();
+        let mut bytes = socket.received.borrow_mut();
         if bytes.is_empty() {
-            return if pipe.is_finished.get() {
+            return if socket.is_peer_finished.get() {
                 Ok(0)
             } else {
                 Err(io::ErrorKind::WouldBlock.into())
@@ -100,8 +295,8 @@ impl MemoryStream {
         // The deque shows its two halves one at a time.
         let count = count + io::Read::read(&mut *bytes, &mut buffer[count..])?;
         drop(bytes);
-        if pipe.is_writer_waiting.replace(false) {
-            pipe.tell_writer(Readiness::WRITABLE);
+        if count > 0 {
+            socket.carry(News::Read(count));
         }
         Ok(count)
     }
@@ -111,108 +306,78 @@ impl MemoryStream {
     }
 
     pub(crate) fn write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let pipe = &*self.outgoing;
-        if self.incoming.is_reset.get() {
-            return Err(io::ErrorKind::ConnectionReset.into());
+        let socket = &*self.socket;
+        match socket.stage.get() {
+            Stage::Connected => {}
+            Stage::Connecting => return Err(io::ErrorKind::WouldBlock.into()),
+            Stage::Failed(why) => return Err(why.into()),
         }
-        if pipe.is_abandoned.get() || pipe.is_finished.get() {
+        if socket.is_peer_gone.get() || socket.is_finished.get() {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        let mut bytes = pipe.bytes.borrow_mut();
-        let before = bytes.len();
-        for slice in slices {
-            let room = pipe.capacity_bytes - bytes.len();
-            let count = room.min(slice.len());
-            bytes.extend(&slice[..count]);
-            if count < slice.len() {
-                pipe.is_writer_waiting.set(true);
-                break;
-            }
+        match socket.send(slices) {
+            0 if socket.is_writer_waiting.get() => Err(io::ErrorKind::WouldBlock.into()),
+            count => Ok(count),
         }
-        let count = bytes.len() - before;
-        drop(bytes);
-        if count > 0 {
-            pipe.tell_reader(Readiness::READABLE);
-        } else if pipe.is_writer_waiting.get() {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        Ok(count)
     }
 
     pub(crate) fn shutdown_write(&self) {
-        if !self.outgoing.is_finished.replace(true) {
-            self.outgoing.tell_reader(Readiness::READABLE.and(Readiness::CLOSING));
+        let socket = &*self.socket;
+        if !socket.is_finished.replace(true) {
+            socket.carry(News::Finished);
         }
     }
 
     pub(crate) fn reset_on_close(&self) {
-        self.resets_on_close.set(true);
+        self.socket.resets_on_close.set(true);
     }
 
     pub(crate) fn take_error(&self) -> Option<io::Error> {
-        self.incoming.is_reset.get().then(|| io::ErrorKind::ConnectionReset.into())
+        match self.socket.stage.get() {
+            Stage::Failed(why) => Some(why.into()),
+            Stage::Connected | Stage::Connecting => None,
+        }
     }
 
     pub(crate) fn local_address(&self) -> SocketAddr {
-        self.local
+        self.socket.local
     }
 
-    #[expect(clippy::unnecessary_wraps, reason = "the other kinds of stream can fail here")]
+    /// Returns the peer's address; an error while there is no connection.
     pub(crate) fn peer_address(&self) -> io::Result<SocketAddr> {
-        Ok(self.peer)
+        if self.socket.is_connecting() {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        Ok(self.socket.peer)
     }
 
     /// Whether all was read that the other end will ever write.
     pub(crate) fn is_at_end(&self) -> bool {
-        self.incoming.is_finished.get() && self.incoming.bytes.borrow().is_empty()
+        let has_failed = matches!(self.socket.stage.get(), Stage::Failed(_));
+        (self.socket.is_peer_finished.get() || has_failed)
+            && self.socket.received.borrow().is_empty()
     }
 
     /// Whether the other end was dropped.
     pub(crate) fn is_abandoned(&self) -> bool {
-        self.outgoing.is_abandoned.get()
+        let has_failed = matches!(self.socket.stage.get(), Stage::Failed(_));
+        self.socket.is_peer_gone.get() || has_failed
     }
 }
 
 impl Drop for MemoryStream {
     fn drop(&mut self) {
+        let socket = &*self.socket;
+        socket.watcher.take();
         // As with TCP, closing with unread bytes resets.
-        let is_reset = self.resets_on_close.get() || !self.incoming.bytes.borrow().is_empty();
-        if is_reset {
-            self.outgoing.is_reset.set(true);
-            self.outgoing.bytes.borrow_mut().clear();
+        let is_reset = socket.resets_on_close.get() || !socket.received.borrow().is_empty();
+        let has_failed = matches!(socket.stage.get(), Stage::Failed(_));
+        if !has_failed {
+            let is_reset = is_reset || socket.is_connecting();
+            socket.carry(if is_reset { News::Reset } else { News::Closed });
         }
-        self.incoming.is_abandoned.set(true);
-        self.outgoing.is_finished.set(true);
-        self.incoming.reader.take();
-        self.outgoing.writer.take();
-        let mut readiness = Readiness::READABLE.and(Readiness::CLOSING);
-        if is_reset {
-            readiness = readiness.and(Readiness::FAILED).and(Readiness::WRITABLE);
-        }
-        self.outgoing.tell_reader(readiness);
-    }
-}
-
-impl Pipe {
-    fn new(capacity_bytes: usize) -> Pipe {
-        Pipe {
-            bytes: RefCell::default(),
-            capacity_bytes,
-            is_finished: Cell::new(false),
-            is_abandoned: Cell::new(false),
-            is_reset: Cell::new(false),
-            is_writer_waiting: Cell::new(false),
-            reader: RefCell::new(None),
-            writer: RefCell::new(None),
-        }
-    }
-
-    fn tell_reader(&self, readiness: Readiness) {
-        Watcher::tell(&self.reader, readiness);
-    }
-
-    fn tell_writer(&self, readiness: Readiness) {
-        Watcher::tell(&self.writer, readiness);
+        // Whatever is still under way to this end finds nobody.
+        socket.path.replace(Path::None);
     }
 }
 
@@ -230,15 +395,19 @@ pub(crate) struct MemoryListener {
 }
 
 /// A listener as its connectors see it.
+#[allow(dead_code, reason = "the network between simulated hosts respects the capacity")]
 pub(crate) struct Backlog {
     address: SocketAddr,
+    capacity: usize,
     waiting: RefCell<VecDeque<MemoryStream>>,
     watcher: RefCell<Option<Watcher>>,
 }
 
 impl MemoryListener {
-    pub(crate) fn new(address: SocketAddr) -> MemoryListener {
-        let shared = Backlog { address, waiting: RefCell::default(), watcher: RefCell::new(None) };
+    /// Makes a listener for which `capacity` connections may wait.
+    pub(crate) fn new(address: SocketAddr, capacity: usize) -> MemoryListener {
+        let shared =
+            Backlog { address, capacity, waiting: RefCell::default(), watcher: RefCell::new(None) };
         MemoryListener { shared: Rc::new(shared) }
     }
 
@@ -256,7 +425,7 @@ impl MemoryListener {
     pub(crate) fn accept(&self) -> io::Result<(MemoryStream, SocketAddr)> {
         let stream = self.shared.waiting.borrow_mut().pop_front();
         let stream = stream.ok_or(io::ErrorKind::WouldBlock)?;
-        let peer = stream.peer;
+        let peer = stream.socket.peer;
         Ok((stream, peer))
     }
 
@@ -265,13 +434,24 @@ impl MemoryListener {
     }
 }
 
+#[allow(dead_code, reason = "the network between simulated hosts respects the capacity")]
 impl Backlog {
     /// Connects from `local` and returns the connector's end.
     pub(crate) fn connect(&self, local: SocketAddr) -> MemoryStream {
         let (connecting, accepted) = MemoryStream::pair(local, self.address, PIPE_BYTES);
+        self.push(accepted);
+        connecting
+    }
+
+    /// Whether so many connections wait that the next one must.
+    pub(crate) fn is_full(&self) -> bool {
+        self.waiting.borrow().len() >= self.capacity
+    }
+
+    /// Adds a connection to those that wait to be accepted.
+    pub(crate) fn push(&self, accepted: MemoryStream) {
         self.waiting.borrow_mut().push_back(accepted);
         Watcher::tell(&self.watcher, Readiness::READABLE);
-        connecting
     }
 }
 

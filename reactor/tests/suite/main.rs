@@ -3,6 +3,7 @@
 mod cached_lookups;
 mod caches;
 mod cancelling;
+mod clocks;
 mod combine;
 mod contexts;
 mod deferred;
