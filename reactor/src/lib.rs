@@ -113,6 +113,7 @@ mod core;
 mod deferred;
 mod failure;
 mod flow;
+pub mod framing;
 pub mod logging;
 mod looping;
 mod protocol;

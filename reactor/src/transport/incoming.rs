@@ -43,6 +43,12 @@ impl Transport {
         }
         if readiness.has(Readiness::UNREAD) {
             link.state.clear(flag::ON_UNREAD_LIST);
+            if link.state.has(flag::HOLDS_BACK) && !link.state.has(NOT_DELIVERING) {
+                link.state.clear(flag::HOLDS_BACK);
+                self.call(core, "data_received", |protocol, transport| {
+                    protocol.data_received(transport, &[]);
+                });
+            }
         }
         if readiness.has(Readiness::CLOSING) {
             link.state.set(flag::PEER_CLOSING);
@@ -135,7 +141,11 @@ impl Link {
 
     /// Puts the link on the list of those to be read in the next turn.
     pub(super) fn read_later(&self, core: &Core) {
-        if !self.state.has(NOT_READING | flag::ON_UNREAD_LIST) {
+        let idle = match self.state.has(flag::HOLDS_BACK) {
+            true => NOT_DELIVERING,
+            false => NOT_READING,
+        };
+        if !self.state.has(idle | flag::ON_UNREAD_LIST) {
             self.state.set(flag::ON_UNREAD_LIST);
             core.unread.borrow_mut().push_back(self.key.get());
         }
@@ -145,6 +155,10 @@ impl Link {
 /// Why a link does not read.
 pub(super) const NOT_READING: u32 =
     flag::LOST | flag::READ_PAUSED | flag::READ_FINISHED | flag::LOSING | flag::CONNECTING;
+
+/// Why a protocol is not called with bytes that it has been given before. The peer may have finished.
+pub(super) const NOT_DELIVERING: u32 =
+    flag::LOST | flag::READ_PAUSED | flag::LOSING | flag::CONNECTING | flag::HANDSHAKING;
 
 /// What has to be looked at before a link is read.
 const SPECIAL: u32 = flag::CONNECTING | flag::WRITE_BLOCKED | flag::LINGERING;

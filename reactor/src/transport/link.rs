@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use super::Transport;
 use super::buffer::Backlog;
+use super::incoming::NOT_DELIVERING;
 use super::outbox::Outbox;
 use super::outgoing::Feeding;
 use super::stream::Stream;
@@ -98,6 +99,8 @@ pub(super) mod flag {
     pub(crate) const LINGERING: u32 = 1 << 19;
     /// The context was made for this connection, and is finished with it.
     pub(crate) const OWNS_CONTEXT: u32 = 1 << 20;
+    /// The protocol holds bytes that it wants to be called for, with an empty slice, once reading goes on.
+    pub(crate) const HOLDS_BACK: u32 = 1 << 21;
 }
 
 impl State {
@@ -245,9 +248,20 @@ impl Link {
 
     pub(crate) fn resume_reading(&self) {
         self.state.clear(flag::READ_PAUSED);
-        if self.state.has(flag::MAYBE_READABLE)
+        if self.state.has(flag::MAYBE_READABLE | flag::HOLDS_BACK)
             && let Some(core) = self.core.upgrade()
         {
+            self.read_later(&core);
+        }
+    }
+
+    pub(crate) fn is_delivering(&self) -> bool {
+        !self.state.has(NOT_DELIVERING)
+    }
+
+    pub(crate) fn deliver_again(&self) {
+        self.state.set(flag::HOLDS_BACK);
+        if let Some(core) = self.core.upgrade() {
             self.read_later(&core);
         }
     }

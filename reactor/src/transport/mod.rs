@@ -93,6 +93,17 @@ impl Transport {
         self.link.resume_reading();
     }
 
+    /// Whether what arrives is delivered now: the connection stands, and reading is not paused.
+    pub(crate) fn is_delivering(&self) -> bool {
+        self.link.is_delivering()
+    }
+
+    /// Has the protocol's `data_received` called with an empty slice in the next turn, or when reading goes
+    /// on: it holds bytes that it was given before.
+    pub(crate) fn deliver_again(&self) {
+        self.link.deliver_again();
+    }
+
     /// Names the producer whose bytes come next.
     ///
     /// A push producer is paused when more than [`high_water`](Transport::set_watermarks) bytes

@@ -7,6 +7,7 @@ mod clocks;
 mod combine;
 mod contexts;
 mod deferred;
+mod framing;
 mod locks;
 mod reactor;
 mod reentry;
