@@ -17,6 +17,7 @@ use crate::deferred::task::Tasks;
 use crate::failure::Failure;
 use crate::ready::{Job, ReadyQueue};
 use crate::remote::ReactorRemote;
+use crate::resolver::Lookups;
 use crate::signals::SignalSource;
 use crate::slots::{Key, Slots};
 use crate::threads::ThreadPools;
@@ -34,6 +35,7 @@ pub(crate) struct Core {
     pub(crate) timers: RefCell<Timers>,
     pub(crate) tasks: RefCell<Tasks>,
     pub(crate) thread_pools: ThreadPools,
+    pub(crate) lookups: Lookups,
     /// Everything that events arrive for.
     pub(crate) sources: RefCell<Slots<Source>>,
     /// Sources that may have more to read although no further edge will say so.
@@ -72,6 +74,7 @@ impl Core {
             remote,
             tasks: RefCell::new(Tasks::new()),
             thread_pools: ThreadPools::default(),
+            lookups: Lookups::default(),
             timers: RefCell::new(Timers::new()),
             sources: RefCell::new(Slots::new()),
             unread: RefCell::default(),

@@ -23,8 +23,9 @@ use crate::slots::Key;
 use crate::sys;
 use crate::teardown;
 use crate::timers::DelayedCall;
-use crate::transport::tcp::{ListenOptions, ListeningPort, Port, Security};
-use crate::transport::{Transport, connect};
+use crate::transport::Transport;
+use crate::transport::connect::{self, Attempt, Supply};
+use crate::transport::tcp::{ConnectOptions, ListenOptions, ListeningPort, Port, Security};
 use crate::turn::{Patience, Turner};
 
 /// The event loop: time, timers, connections, work from other threads.
@@ -262,7 +263,7 @@ impl Reactor {
         address: SocketAddr,
         protocol: Box<dyn Protocol>,
     ) -> Deferred<Transport> {
-        connect::connect(&self.core, address, protocol, None)
+        self.connect_with(address, protocol, None)
     }
 
     /// Connects to a TCP address, speaks TLS with whoever proves to be `name`, and puts `protocol`
@@ -284,12 +285,24 @@ impl Reactor {
         protocol: Box<dyn Protocol>,
     ) -> Deferred<Transport> {
         match rustls::ClientConnection::new(config, name) {
-            Ok(session) => connect::connect(&self.core, address, protocol, Some(session.into())),
+            Ok(session) => self.connect_with(address, protocol, Some(session.into())),
             Err(error) => {
                 let source = ConnectionLost::Tls(Arc::new(error));
                 Deferred::fail(ConnectError { address, source })
             }
         }
+    }
+
+    #[track_caller]
+    fn connect_with(
+        &self,
+        address: SocketAddr,
+        protocol: Box<dyn Protocol>,
+        session: Option<rustls::Connection>,
+    ) -> Deferred<Transport> {
+        let protocol = Supply::Now(protocol);
+        let options = &ConnectOptions::default();
+        connect::connect(&self.core, Attempt { address, options, protocol, session })
     }
 
     /// Listens on a TCP address; port 0 picks a free one.

@@ -15,6 +15,7 @@ pub(crate) fn tear_down(core: &Rc<Core>, turner: &mut Turner<'_>) {
     for _ in 0..ROUNDS {
         end_sources(core);
         core.thread_pools.tear_down();
+        core.lookups.tear_down();
         turner.serve_ready_to_the_end();
         drop_tasks(core);
         drop_timers(core);

@@ -5,7 +5,7 @@
 //! network.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::{Rc, Weak};
@@ -13,14 +13,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use rustls::pki_types::UnixTime;
+use rustls::time_provider::TimeProvider;
+
 use super::chance::Chance;
 use super::{Alarm, Backend, Event, Readiness, SignalWatch, Stopwatch};
 use crate::clock::{Instant, SystemClock};
+use crate::resolver::{HostResolver, HostTable};
 use crate::signals::Signal;
 use crate::slots::Key;
-use crate::transport::memory::{Backlog, EventQueue, MemoryListener, MemoryStream};
+use crate::transport::memory::{Backlog, EventQueue, MemoryListener, MemoryStream, Socket};
 use crate::transport::stream::{Listener, Stream};
-use crate::transport::tcp::ListenOptions;
+use crate::transport::tcp::{ConnectOptions, ListenOptions};
 
 pub(crate) struct ManualBackend {
     time: Rc<ManualTime>,
@@ -30,6 +34,9 @@ pub(crate) struct ManualBackend {
     chance: Chance,
     watched_signals: RefCell<Vec<(Signal, Key)>>,
     surroundings: Option<Rc<dyn Surroundings>>,
+    hosts: HostTable,
+    /// Connections there get no answer.
+    silent_hosts: RefCell<BTreeSet<IpAddr>>,
 }
 
 /// The world around a backend that is one of its hosts.
@@ -54,6 +61,21 @@ pub(crate) struct ManualTime {
     now_nanos: Arc<AtomicU64>,
 }
 
+/// The time of day for the checking of certificates, which may happen on any thread.
+#[derive(Debug)]
+struct CertificateClock {
+    /// The time of day at which the backend's time began.
+    start: Duration,
+    nanos: Arc<AtomicU64>,
+}
+
+impl TimeProvider for CertificateClock {
+    fn current_time(&self) -> Option<UnixTime> {
+        let since_start = Duration::from_nanos(self.nanos.load(Ordering::Relaxed));
+        Some(UnixTime::since_unix_epoch(self.start + since_start))
+    }
+}
+
 impl ManualTime {
     pub(crate) fn now(&self) -> Instant {
         Instant::from_nanos(self.now_nanos.load(Ordering::Relaxed))
@@ -76,6 +98,8 @@ impl ManualBackend {
             chance: Chance::new(seed),
             watched_signals: RefCell::default(),
             surroundings: None,
+            hosts: HostTable::new(),
+            silent_hosts: RefCell::default(),
         }
     }
 
@@ -86,6 +110,15 @@ impl ManualBackend {
 
     pub(crate) fn time(&self) -> Rc<ManualTime> {
         Rc::clone(&self.time)
+    }
+
+    pub(crate) fn hosts(&self) -> &HostTable {
+        &self.hosts
+    }
+
+    /// Lets connections to this address get no answer.
+    pub(crate) fn silence(&self, address: IpAddr) {
+        self.silent_hosts.borrow_mut().insert(address);
     }
 
     /// Reports a signal to those who watch it.
@@ -205,13 +238,40 @@ impl Backend for ManualBackend {
         Ok(Listener::Memory(listener))
     }
 
-    fn connect(&self, address: SocketAddr) -> io::Result<Stream> {
+    fn connect(&self, address: SocketAddr, options: &ConnectOptions) -> io::Result<Stream> {
         if let Some(world) = &self.surroundings {
-            return world.connect(self.free_port(), address).map(Stream::Memory);
+            let local_port = match options.bind_address.map_or(0, |local| local.port()) {
+                0 => self.free_port(),
+                port => port,
+            };
+            return world.connect(local_port, address).map(Stream::Memory);
+        }
+        let mut local = options.bind_address.unwrap_or_else(|| match address {
+            SocketAddr::V4(_) => (Ipv4Addr::LOCALHOST, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::LOCALHOST, 0).into(),
+        });
+        if local.port() == 0 {
+            local.set_port(self.free_port());
+        }
+        if self.silent_hosts.borrow().contains(&address.ip()) {
+            let socket = Socket::connecting(local, address, 0);
+            return Ok(Stream::Memory(MemoryStream::new(Rc::new(socket))));
         }
         let backlog = self.listener(address).ok_or(io::ErrorKind::ConnectionRefused)?;
-        let local = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), self.free_port());
         Ok(Stream::Memory(backlog.connect(local)))
+    }
+
+    fn host_resolver(&self) -> Rc<dyn HostResolver> {
+        Rc::new(self.hosts.clone())
+    }
+
+    fn certificate_clock(&self) -> Arc<dyn TimeProvider> {
+        let since_start = self.now().since(Instant::START);
+        let since_epoch = self.wall_clock().duration_since(SystemTime::UNIX_EPOCH);
+        Arc::new(CertificateClock {
+            start: since_epoch.unwrap_or_default().saturating_sub(since_start),
+            nanos: Arc::clone(&self.time.now_nanos),
+        })
     }
 
     fn register_stream(&self, stream: &mut Stream, key: Key) -> io::Result<()> {

@@ -3,19 +3,21 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
+use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 
 use super::signal_pipe::SignalPipe;
 use super::{Alarm, Backend, Event, Readiness, SignalWatch, Stopwatch};
 use crate::clock::{Instant, SystemClock};
+use crate::resolver::{HostResolver, SystemResolver};
 use crate::signals::Signal;
 use crate::slots::Key;
 use crate::transport::stream::{Listener, Stream};
-use crate::transport::tcp::{self, ListenOptions};
+use crate::transport::tcp::{self, ConnectOptions, ListenOptions};
 
 pub(crate) struct MioBackend {
     poll: RefCell<(Poll, Events)>,
@@ -109,10 +111,16 @@ impl Backend for MioBackend {
         tcp::bind(address, options).map(Listener::Tcp)
     }
 
-    fn connect(&self, address: SocketAddr) -> io::Result<Stream> {
-        let stream = TcpStream::connect(address)?;
-        stream.set_nodelay(true)?;
-        Ok(Stream::Tcp(stream))
+    fn connect(&self, address: SocketAddr, options: &ConnectOptions) -> io::Result<Stream> {
+        tcp::connect(address, options).map(Stream::Tcp)
+    }
+
+    fn host_resolver(&self) -> Rc<dyn HostResolver> {
+        Rc::new(SystemResolver::new())
+    }
+
+    fn certificate_clock(&self) -> Arc<dyn TimeProvider> {
+        Arc::new(DefaultTimeProvider)
     }
 
     fn register_stream(&self, stream: &mut Stream, key: Key) -> io::Result<()> {

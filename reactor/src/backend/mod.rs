@@ -11,15 +11,19 @@ mod signal_pipe;
 
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
+use rustls::time_provider::TimeProvider;
+
 use crate::clock::{Instant, SystemClock};
+use crate::resolver::HostResolver;
 use crate::signals::Signal;
 use crate::slots::Key;
 use crate::transport::stream::{Listener, Stream};
-use crate::transport::tcp::ListenOptions;
+use crate::transport::tcp::{ConnectOptions, ListenOptions};
 
 /// Tells the time since some fixed moment, on any thread; see
 /// [`Reactor::stopwatch`](crate::Reactor::stopwatch).
@@ -63,7 +67,13 @@ pub(crate) trait Backend {
     fn listen(&self, address: SocketAddr, options: &ListenOptions) -> io::Result<Listener>;
 
     /// Begins to connect. The stream becomes writable when it is known how that went.
-    fn connect(&self, address: SocketAddr) -> io::Result<Stream>;
+    fn connect(&self, address: SocketAddr, options: &ConnectOptions) -> io::Result<Stream>;
+
+    /// Returns what looks up the names of hosts, unless a program sets another.
+    fn host_resolver(&self) -> Rc<dyn HostResolver>;
+
+    /// Returns the time of day for the checking of certificates.
+    fn certificate_clock(&self) -> Arc<dyn TimeProvider>;
 
     /// Reports the stream's readiness, both ways, under this key, until it is dropped.
     fn register_stream(&self, stream: &mut Stream, key: Key) -> io::Result<()>;

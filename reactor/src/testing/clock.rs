@@ -1,6 +1,7 @@
 //! [`Clock`]: a reactor whose time is moved by hand.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use crate::backend::Backend;
 use crate::backend::manual::ManualBackend;
 use crate::clock::Instant;
 use crate::reactor::Reactor;
+use crate::resolver::HostTable;
 use crate::signals::Signal;
 use crate::turn::{Patience, Turner};
 
@@ -118,6 +120,17 @@ impl Clock {
     pub fn raise(&self, signal: Signal) {
         self.backend.raise(signal);
         self.pump();
+    }
+
+    /// Returns the table in which the reactor looks up the names of hosts.
+    #[must_use]
+    pub fn hosts(&self) -> &HostTable {
+        self.backend.hosts()
+    }
+
+    /// Lets connections to this address get no answer, neither a yes nor a no.
+    pub fn silence(&self, address: IpAddr) {
+        self.backend.silence(address);
     }
 
     /// Returns how many calls are still to be made later.

@@ -6,24 +6,37 @@ use std::sync::Arc;
 
 use super::Transport;
 use super::link::{Link, Setup};
+use super::tcp::ConnectOptions;
 use crate::context::LogContext;
 use crate::core::Core;
 use crate::deferred::Deferred;
 use crate::protocol::{ConnectError, ConnectionLost, Protocol};
 
+/// What is to be connected to, and how.
+pub(crate) struct Attempt<'a> {
+    pub(crate) address: SocketAddr,
+    pub(crate) options: &'a ConnectOptions,
+    pub(crate) protocol: Supply,
+    pub(crate) session: Option<rustls::Connection>,
+}
+
+/// Where the protocol comes from.
+pub(crate) enum Supply {
+    Now(Box<dyn Protocol>),
+    /// From this function, once the connection stands and `connection_made` is due. If there is none, the
+    /// connection is aborted.
+    OnceConnected(Box<dyn FnOnce() -> Option<Box<dyn Protocol>>>),
+}
+
 /// Begins to connect. Cancelling the deferred gives up.
 #[track_caller]
-pub(crate) fn connect(
-    core: &Rc<Core>,
-    address: SocketAddr,
-    protocol: Box<dyn Protocol>,
-    session: Option<rustls::Connection>,
-) -> Deferred<Transport> {
+pub(crate) fn connect(core: &Rc<Core>, attempt: Attempt<'_>) -> Deferred<Transport> {
+    let Attempt { address, options, protocol, session } = attempt;
     let fail = |error| ConnectError { address, source: ConnectionLost::Failed(Arc::new(error)) };
     if let Err(error) = core.check_open() {
         return Deferred::fail(fail(error));
     }
-    let stream = match core.backend.connect(address) {
+    let stream = match core.backend.connect(address, options) {
         Ok(stream) => stream,
         Err(error) => return Deferred::fail(fail(error)),
     };
@@ -37,9 +50,13 @@ pub(crate) fn connect(
             }
         }
     };
+    let (protocol, claim) = match protocol {
+        Supply::Now(protocol) => (protocol, None),
+        Supply::OnceConnected(claim) => (Box::new(Nobody) as Box<dyn Protocol>, Some(claim)),
+    };
     let context = LogContext::current();
     let setup = Setup { stream, peer: address, protocol, context, session };
-    match Link::establish_later(core, setup, told) {
+    match Link::establish_later(core, setup, claim, told) {
         Ok(link) => {
             let link = Rc::downgrade(&link);
             let give_up = move || {
@@ -56,4 +73,11 @@ pub(crate) fn connect(
         }
         Err(error) => Deferred::fail(fail(error)),
     }
+}
+
+/// Holds the place of a protocol that is yet to come.
+struct Nobody;
+
+impl Protocol for Nobody {
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
 }

@@ -42,15 +42,21 @@ pub(crate) struct Link {
     pub(super) feeding: RefCell<Option<Feeding>>,
     pub(super) high_water_bytes: Cell<usize>,
     pub(super) low_water_bytes: Cell<usize>,
-    connecting: Cell<Option<Connected>>,
+    connecting: Cell<Option<Box<Connecting>>>,
     /// Ends a handshake, or lingering, that takes too long.
     pub(super) timer: Cell<Key>,
     peer: Address,
     local: OnceCell<Address>,
 }
 
-/// What is told how connecting went.
-type Connected = Box<dyn FnOnce(Result<Transport, ConnectionLost>)>;
+/// What is to be done once the connection stands, or will never stand.
+struct Connecting {
+    /// Gives the protocol, if that was not there from the start.
+    claim: Option<Claim>,
+    told: Box<dyn FnOnce(Result<Transport, ConnectionLost>)>,
+}
+
+type Claim = Box<dyn FnOnce() -> Option<Box<dyn Protocol>>>;
 
 /// Facts about a link; see [`flag`].
 pub(super) struct State(Cell<u32>);
@@ -147,15 +153,16 @@ impl Link {
         Ok(link)
     }
 
-    /// Puts a protocol on a stream that is being connected. `told` hears how that went, after the
-    /// protocol has.
+    /// Puts a protocol on a stream that is being connected: that of the setup, or what `claim` gives
+    /// when it is due. `told` hears how that went, after the protocol has.
     pub(crate) fn establish_later(
         core: &Rc<Core>,
         setup: Setup,
+        claim: Option<Claim>,
         told: impl FnOnce(Result<Transport, ConnectionLost>) + 'static,
     ) -> io::Result<Rc<Link>> {
         let link = Link::insert(core, setup, flag::CONNECTING | flag::WRITE_BLOCKED)?;
-        link.connecting.set(Some(Box::new(told)));
+        link.connecting.set(Some(Box::new(Connecting { claim, told: Box::new(told) })));
         Ok(link)
     }
 
@@ -226,15 +233,29 @@ impl Link {
 
     /// Bytes can flow: tells the protocol, and then whoever waits for the connection.
     pub(super) fn make(self: &Rc<Link>, core: &Rc<Core>) {
+        let mut connecting = self.connecting.take();
+        if let Some(claim) = connecting.as_mut().and_then(|connecting| connecting.claim.take()) {
+            let mut protocol = None;
+            let claimed = core.call("the supplier of a protocol", &self.context, || {
+                protocol = claim();
+            });
+            if claimed.is_err() || protocol.is_none() {
+                self.connecting.set(connecting);
+                self.reset_on_close();
+                return self.close(core, ConnectionLost::Aborted);
+            }
+            self.protocol.set(protocol);
+        }
         self.state.set(flag::MADE);
-        let told = self.connecting.take();
         let transport = Transport::new(Rc::clone(self));
         transport.call(core, "connection_made", |protocol, transport| {
             protocol.connection_made(transport);
         });
-        if let Some(told) = told {
+        if let Some(connecting) = connecting {
             // A panic has been logged; nobody else needs to know.
-            let _ = core.call("a connected callback", &self.context, || told(Ok(transport)));
+            let _ = core.call("a connected callback", &self.context, || {
+                (connecting.told)(Ok(transport));
+            });
         }
     }
 }
@@ -351,8 +372,8 @@ impl Link {
     }
 
     fn tell_lost(&self, reason: ConnectionLost) {
-        if let Some(told) = self.connecting.take() {
-            told(Err(reason.clone()));
+        if let Some(connecting) = self.connecting.take() {
+            (connecting.told)(Err(reason.clone()));
         }
         if let Some(mut protocol) = self.protocol.take()
             && self.state.has(flag::MADE)

@@ -8,7 +8,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mio::net::TcpListener;
+use mio::net::{TcpListener, TcpStream};
 use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 
 use super::link::{Link, Setup};
@@ -35,6 +35,23 @@ impl Default for ListenOptions {
     /// A backlog of 1,024, small writes sent at once, the port not shared.
     fn default() -> ListenOptions {
         ListenOptions { backlog: 1024, no_delay: true, share_port: false }
+    }
+}
+
+/// How an outgoing connection's socket is made.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct ConnectOptions {
+    /// The address of this end; port 0 picks a free one. `None`: the system picks both.
+    pub bind_address: Option<SocketAddr>,
+    /// Whether small writes are sent at once (`TCP_NODELAY`).
+    pub no_delay: bool,
+}
+
+impl Default for ConnectOptions {
+    /// The system picks this end's address; small writes are sent at once.
+    fn default() -> ConnectOptions {
+        ConnectOptions { bind_address: None, no_delay: true }
     }
 }
 
@@ -206,6 +223,26 @@ impl Port {
         });
         core.timers.borrow_mut().insert(core.backend.now() + ACCEPT_PAUSE, job);
     }
+}
+
+/// Opens a socket and begins to connect it.
+pub(crate) fn connect(address: SocketAddr, options: &ConnectOptions) -> io::Result<TcpStream> {
+    let stream = match options.bind_address {
+        None => TcpStream::connect(address)?,
+        Some(bind_address) => {
+            let domain = Domain::for_address(address);
+            let socket =
+                Socket::new(domain, Type::STREAM.nonblocking(), Some(SocketProtocol::TCP))?;
+            socket.set_cloexec(true)?;
+            socket.bind(&bind_address.into())?;
+            match socket.connect(&address.into()) {
+                Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
+                _ => TcpStream::from_std(socket.into()),
+            }
+        }
+    };
+    stream.set_nodelay(options.no_delay)?;
+    Ok(stream)
 }
 
 /// Opens a listening socket.

@@ -5,11 +5,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ropewalk::endpoint::HostConnector;
 use ropewalk::testing::{Clock, failure_result_of, success_result_of};
+use ropewalk::tls::{ClientTls, SpkiPin, TlsError};
 use ropewalk::{
     Address, ConnectError, ConnectionLost, ListeningPort, Protocol, Reactor, Transport,
 };
-use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use crate::support::{Diary, Echo, OnData, Recorder, note, read};
@@ -18,13 +20,18 @@ use crate::support::{Diary, Echo, OnData, Recorder, note, read};
 struct Certified {
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
+    certificate: CertificateDer<'static>,
 }
 
 impl Certified {
     fn new() -> Certified {
         let names = vec!["good.example".to_owned()];
-        let rcgen::CertifiedKey { cert, signing_key } =
-            rcgen::generate_simple_self_signed(names).unwrap();
+        Certified::with_parameters(rcgen::CertificateParams::new(names).unwrap())
+    }
+
+    fn with_parameters(parameters: rcgen::CertificateParams) -> Certified {
+        let signing_key = rcgen::KeyPair::generate().unwrap();
+        let cert = parameters.self_signed(&signing_key).unwrap();
         let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
         let certificate = cert.der().clone();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -35,13 +42,13 @@ impl Certified {
             .with_single_cert(vec![certificate.clone()], key)
             .unwrap();
         let mut roots = RootCertStore::empty();
-        roots.add(certificate).unwrap();
+        roots.add(certificate.clone()).unwrap();
         let client = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Certified { server: Arc::new(server), client: Arc::new(client) }
+        Certified { server: Arc::new(server), client: Arc::new(client), certificate }
     }
 
     fn listen(
@@ -230,5 +237,106 @@ fn a_peer_that_speaks_no_tls_or_nothing_at_all_is_cut_off() {
         assert!(!transport.is_connected());
         assert_eq!(read(&diary), [""; 0], "the protocol has never heard of it");
         assert_eq!(clock.open_connections(), 1, "the port");
+    }
+}
+
+/// What came of connecting to the server with this client's configuration.
+fn connect_with(
+    certified: &Certified,
+    client: ClientTls,
+    host: &'static str,
+) -> Result<(), String> {
+    let clock = Clock::new();
+    let port = certified.listen(clock.reactor(), || Box::new(Echo));
+    let config = client.config(clock.reactor()).unwrap();
+    let connector = HostConnector::new("127.0.0.1", port.local_address().port())
+        .tls(config)
+        .server_name(name(host));
+    let connected = connector.connect(clock.reactor(), Box::new(Echo));
+    clock.pump();
+    match connected.into_result().unwrap() {
+        Ok(transport) => {
+            assert!(transport.is_connected());
+            Ok(())
+        }
+        Err(failure) => Err(failure.to_string()),
+    }
+}
+
+#[test]
+fn a_pinned_key_is_believed_whatever_the_certificate_says() {
+    let certified = Certified::new();
+    let pin = SpkiPin::of_certificate(&certified.certificate).unwrap();
+    let other = SpkiPin::new([7; 32]);
+    let root = || ClientTls::new().root(certified.certificate.clone()).unwrap();
+    let stranger = || ClientTls::new().root(Certified::new().certificate).unwrap();
+    for (why, client, host, expected) in [
+        ("the key is pinned", ClientTls::new().pin(pin), "evil.example", None),
+        ("so is another", ClientTls::new().pin(other).pin(pin), "evil.example", None),
+        ("only another is", ClientTls::new().pin(other), "good.example", Some("is not pinned")),
+        ("somebody vouches", root(), "good.example", None),
+        ("but for another name", root(), "evil.example", Some("not valid for name")),
+        ("nobody vouches", stranger(), "good.example", Some("invalid peer certificate")),
+        ("pinned, vouched for", root().pin(pin), "good.example", None),
+        ("only vouched for", root().pin(other), "good.example", Some("is not pinned")),
+        ("only pinned", stranger().pin(pin), "good.example", Some("invalid peer certificate")),
+        ("pinned, another name", root().pin(pin), "evil.example", Some("not valid for name")),
+    ] {
+        match (connect_with(&certified, client, host), expected) {
+            (Ok(()), None) => {}
+            (Err(error), Some(expected)) => assert!(error.contains(expected), "{why}: {error}"),
+            (result, _) => panic!("{why}: {result:?}"),
+        }
+    }
+    let clock = Clock::new();
+    let nobody = ClientTls::new().config(clock.reactor()).unwrap_err();
+    assert!(matches!(nobody, TlsError::NobodyIsTrusted), "{nobody}");
+}
+
+#[test]
+fn somebody_elses_certificate_is_of_no_use_without_its_key() {
+    // A server that shows a copy of the pinned certificate, but signs with a key of its own.
+    let pinned = Certified::new();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let signing_key = provider.key_provider.load_private_key(key).unwrap();
+    let thief = rustls::sign::CertifiedKey::new(vec![pinned.certificate.clone()], signing_key);
+    let server = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(thief)));
+    let pin = SpkiPin::of_certificate(&pinned.certificate).unwrap();
+    let thief = Certified { server: Arc::new(server), ..pinned };
+    let error = connect_with(&thief, ClientTls::new().pin(pin), "good.example").unwrap_err();
+    assert!(error.contains("BadSignature"), "{error}");
+}
+
+#[test]
+fn dates_are_checked_by_the_reactors_clock() {
+    let mut parameters = rcgen::CertificateParams::new(vec!["good.example".to_owned()]).unwrap();
+    parameters.not_before = rcgen::date_time_ymd(2025, 1, 1);
+    parameters.not_after = rcgen::date_time_ymd(2025, 1, 3);
+    let certified = Certified::with_parameters(parameters);
+    let clock = Clock::new();
+    let port = certified.listen(clock.reactor(), || Box::new(Echo));
+    let client = ClientTls::new().root(certified.certificate.clone()).unwrap();
+    for (day, expected) in [(0, Ok(())), (1, Ok(())), (2, Err("Expired"))] {
+        let address = port.local_address();
+        // A new one each day: a session that is resumed is believed for what it was.
+        let config = client.config(clock.reactor()).unwrap();
+        let connected =
+            clock.reactor().connect_tls(address, name("good.example"), config, Box::new(Echo));
+        clock.pump();
+        match (connected.into_result().unwrap(), expected) {
+            (Ok(transport), Ok(())) => transport.abort_connection(),
+            (Err(failure), Err(expected)) => {
+                let text = format!("{failure:#}").to_lowercase();
+                assert!(text.contains(&expected.to_lowercase()), "day {day}: {text}");
+            }
+            (result, _) => panic!("day {day}: {result:?}"),
+        }
+        clock.advance(Duration::from_secs(25 * 60 * 60));
     }
 }
