@@ -66,9 +66,11 @@
 //! `async`, seams such as caches, queues and state machines as deferreds.
 //!
 //! For several at once there are [`gather_results`], [`DeferredList`] and [`race`]; for one result that
-//! many wait for, [`ObservableDeferred`]; for taking turns, [`DeferredLock`], [`DeferredSemaphore`] and
-//! [`Linearizer`]; for results worth keeping, [`cache`]. Every deferred can be
-//! [cancelled](Deferred::cancel) and [limited in time](Deferred::with_timeout).
+//! many wait for, [`ObservableDeferred`]; for taking turns, [`DeferredLock`], [`DeferredSemaphore`],
+//! [`Linearizer`] and [`ReadWriteLock`]; for passing things on, [`DeferredQueue`]; for doing much, but not
+//! all at once, [`concurrently_execute`], [`BatchingQueue`] and [`BackgroundQueue`]; for results worth
+//! keeping, [`cache`]. Every deferred can be [cancelled](Deferred::cancel) and
+//! [limited in time](Deferred::with_timeout).
 //!
 //! # Whose work is it?
 //!
@@ -139,9 +141,11 @@ pub use background::run_as_background_process;
 pub use clock::Instant;
 pub use context::{LogContext, Scope, Usage};
 pub use deferred::{
-    CancelHandle, Deferred, DeferredList, DeferredLock, DeferredSemaphore, Guard, IntoDeferred,
-    Linearizer, ObservableDeferred, RaceFailed, Resolver, ResultTaken, UnhandledFailure,
-    WaitsForItself, gather_results, maybe_deferred, race,
+    BackgroundQueue, BatchingQueue, CancelHandle, Deferred, DeferredEvent, DeferredList,
+    DeferredLock, DeferredQueue, DeferredSemaphore, Guard, IntoDeferred, Linearizer,
+    ObservableDeferred, QueueOverflow, QueueUnderflow, RaceFailed, ReadGuard, ReadWriteLock,
+    Resolver, ResultTaken, UnhandledFailure, WaitsForItself, WriteGuard, concurrently_execute,
+    gather_results, maybe_deferred, race,
 };
 pub use failure::{CancelledError, Failure, Panicked, ResolverDropped, TimeoutError};
 pub use flow::{Consumer, Producer, Streaming};

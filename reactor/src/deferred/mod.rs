@@ -3,9 +3,17 @@
 //! Owns the two ends, [`Deferred`] and [`Resolver`]. The nodes behind them and the loop that runs a
 //! chain are in `step`; what is made of several deferreds is in `combine` and `sync`.
 
+mod background_queue;
+mod batching;
 mod callback;
+mod cancellation;
 mod combine;
+mod concurrently;
+mod event;
+mod later;
 mod observable;
+mod queue;
+mod read_write_lock;
 mod step;
 mod sync;
 pub(crate) mod task;
@@ -22,10 +30,16 @@ use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
 
+pub use self::background_queue::BackgroundQueue;
+pub use self::batching::BatchingQueue;
 pub(crate) use self::callback::Outcome;
 use self::callback::{Callback, OnBoth, OnEither, OnFailure, OnValue, Taker, call_guarded};
 pub use self::combine::{DeferredList, RaceFailed, gather_results, maybe_deferred, race};
+pub use self::concurrently::concurrently_execute;
+pub use self::event::DeferredEvent;
 pub use self::observable::ObservableDeferred;
+pub use self::queue::{DeferredQueue, QueueOverflow, QueueUnderflow};
+pub use self::read_write_lock::{ReadGuard, ReadWriteLock, WriteGuard};
 use self::step::{Head, Job, Node, Origin};
 pub use self::sync::{DeferredLock, DeferredSemaphore, Guard, Linearizer};
 use self::unhandled::Unhandled;
@@ -419,6 +433,12 @@ impl<T: 'static> Resolver<T> {
             let context = LogContext::current();
             origin.set_canceller(Some(Box::new(move || context.run(canceller))));
         }
+    }
+
+    /// Whether the deferred is gone with nothing chained to it, so that nobody would notice its result.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        let origin = self.origin.as_ref();
+        origin.is_none_or(|origin| Rc::strong_count(origin) == 1 && origin.has_no_next())
     }
 
     /// Whether the deferred was cancelled: it has had its result, and whatever this end brings is

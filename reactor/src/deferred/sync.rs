@@ -10,7 +10,7 @@ use std::fmt;
 use std::hash::Hash;
 use std::rc::Rc;
 
-use super::{Deferred, Resolver};
+use super::{Deferred, IntoDeferred, Resolver, maybe_deferred};
 use crate::failure::{CancelledError, Failure};
 use crate::ready;
 
@@ -35,6 +35,7 @@ pub struct DeferredSemaphore {
 }
 
 struct Slots {
+    holders_max: usize,
     free: Cell<usize>,
     held: Cell<usize>,
     waiting: RefCell<BTreeMap<u64, Resolver<Guard>>>,
@@ -52,6 +53,7 @@ impl DeferredSemaphore {
     fn with_on_idle(holders_max: usize, on_idle: Option<Box<dyn Fn()>>) -> Self {
         Self {
             slots: Rc::new(Slots {
+                holders_max,
                 free: Cell::new(holders_max),
                 held: Cell::new(0),
                 waiting: RefCell::default(),
@@ -85,10 +87,73 @@ impl DeferredSemaphore {
         deferred
     }
 
+    /// Takes a slot if one is free now and nobody waits for it.
+    pub fn try_acquire(&self) -> Option<Guard> {
+        let free = self.slots.free.get().checked_sub(1)?;
+        self.slots.free.set(free);
+        Some(Guard::new(&self.slots))
+    }
+
+    /// Waits for a slot, calls `f` and holds the slot until what it gives has its result, which is
+    /// passed on.
+    ///
+    /// Cancelling leaves the queue, or cancels what `f` gave; the slot is free again when that has
+    /// ended. Dropping detaches: `f` is called all the same.
+    ///
+    /// ```
+    /// use ropewalk::{Deferred, DeferredSemaphore};
+    ///
+    /// let uploads = DeferredSemaphore::new(1);
+    /// let (first, resolver) = Deferred::new();
+    /// let first = uploads.run(|| first);
+    /// let second = uploads.run(|| Ok("second"));
+    /// assert!(!second.is_fired());
+    /// resolver.callback("first");
+    /// assert_eq!(second.into_result().unwrap().unwrap(), "second");
+    /// # assert_eq!(first.into_result().unwrap().unwrap(), "first");
+    /// ```
+    #[track_caller]
+    pub fn run<T: 'static, R: IntoDeferred<T>>(
+        &self,
+        f: impl FnOnce() -> R + 'static,
+    ) -> Deferred<T> {
+        run_guarded(self.acquire(), f)
+    }
+
     /// Whether anybody is waiting; holders do not count.
     pub fn is_queued(&self) -> bool {
         !self.slots.waiting.borrow().is_empty()
     }
+
+    /// Returns how many wait for a slot.
+    pub fn waiting_count(&self) -> usize {
+        self.slots.waiting.borrow().len()
+    }
+
+    /// Returns how many slots are held, among them those that are on their way from one holder to
+    /// the next.
+    pub fn held_count(&self) -> usize {
+        self.slots.held.get()
+    }
+
+    /// Returns how many may hold a slot at a time.
+    pub fn holders_max(&self) -> usize {
+        self.slots.holders_max
+    }
+}
+
+/// Calls `f` once the guard is there, and drops that when the result is.
+#[track_caller]
+fn run_guarded<T: 'static, R: IntoDeferred<T>>(
+    acquired: Deferred<Guard>,
+    f: impl FnOnce() -> R + 'static,
+) -> Deferred<T> {
+    acquired.add_callback(move |guard| {
+        maybe_deferred(f).add_both(move |outcome| {
+            drop(guard);
+            outcome
+        })
+    })
 }
 
 impl fmt::Debug for DeferredSemaphore {
@@ -172,9 +237,29 @@ impl DeferredLock {
         self.semaphore.acquire()
     }
 
+    /// Takes the lock if nobody holds it now.
+    pub fn try_acquire(&self) -> Option<Guard> {
+        self.semaphore.try_acquire()
+    }
+
+    /// Waits for the lock, calls `f` and holds the lock until what it gives has its result. See
+    /// [`DeferredSemaphore::run`].
+    #[track_caller]
+    pub fn run<T: 'static, R: IntoDeferred<T>>(
+        &self,
+        f: impl FnOnce() -> R + 'static,
+    ) -> Deferred<T> {
+        self.semaphore.run(f)
+    }
+
     /// Whether anybody is waiting; the holder does not count.
     pub fn is_queued(&self) -> bool {
         self.semaphore.is_queued()
+    }
+
+    /// Whether somebody holds the lock.
+    pub fn is_locked(&self) -> bool {
+        self.semaphore.held_count() > 0
     }
 }
 
@@ -222,6 +307,17 @@ impl<K: Clone + Eq + Hash + 'static> Linearizer<K> {
     pub fn queue(&self, key: K) -> Deferred<Guard> {
         let queue = self.queues.borrow().get(&key).cloned();
         queue.unwrap_or_else(|| self.start_queue(key)).acquire()
+    }
+
+    /// Waits for the key's turn, calls `f` and keeps the turn until what it gives has its result. See
+    /// [`DeferredSemaphore::run`].
+    #[track_caller]
+    pub fn run<T: 'static, R: IntoDeferred<T>>(
+        &self,
+        key: K,
+        f: impl FnOnce() -> R + 'static,
+    ) -> Deferred<T> {
+        run_guarded(self.queue(key), f)
     }
 
     /// Whether anybody is waiting for the key; holders do not count.

@@ -4,7 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use ropewalk::testing::{Clock, assert_no_result, failure_result_of, success_result_of};
-use ropewalk::{CancelledError, Deferred, DeferredSemaphore, Guard, Linearizer, LogContext};
+use ropewalk::{
+    CancelledError, Deferred, DeferredLock, DeferredSemaphore, Failure, Guard, Linearizer,
+    LogContext, Panicked,
+};
 
 #[test]
 fn a_free_key_is_given_at_once_and_the_others_wait_in_order() {
@@ -154,4 +157,73 @@ fn a_waiter_goes_on_in_its_own_context() {
     LogContext::new("one").run(|| drop(first));
     assert_eq!(success_result_of(second), "two");
     assert!(LogContext::current().is_sentinel());
+}
+
+#[test]
+fn run_holds_the_lock_until_the_result_is_there_and_passes_it_on() {
+    let clock = Clock::new();
+    let lock = DeferredLock::new();
+    let (gate, resolver) = Deferred::new();
+    let first = lock.run(move || gate);
+    let second = lock.run(|| Ok("second"));
+    assert!(lock.is_locked() && lock.is_queued());
+    assert!(lock.try_acquire().is_none());
+    clock.pump();
+    assert_no_result(&second);
+    resolver.callback("first");
+    clock.pump();
+    assert_eq!(success_result_of(first), "first");
+    assert_eq!(success_result_of(second), "second");
+    drop(lock.try_acquire().expect("nobody holds it"));
+    assert!(!lock.is_locked());
+}
+
+#[test]
+fn run_releases_whatever_comes_of_the_function() {
+    let lin = Linearizer::new();
+    let failed = lin.run(1, || Deferred::<()>::fail(std::fmt::Error));
+    let panicked = lin.run(1, || -> Result<(), Failure> { panic!("in the middle") });
+    assert!(failure_result_of(failed).is::<std::fmt::Error>());
+    assert!(failure_result_of(panicked).is::<Panicked>());
+    assert_eq!(lin.held_key_count(), 0);
+}
+
+#[test]
+fn cancelling_what_runs_under_a_lock_cancels_the_work_and_releases() {
+    let lock = DeferredLock::new();
+    let was_cancelled = Rc::new(Cell::new(false));
+    let noted = was_cancelled.clone();
+    let (work, _resolver) = Deferred::<()>::with_canceller(move || noted.set(true));
+    let running = lock.run(move || work);
+    let was_called = Rc::new(Cell::new(false));
+    let called = was_called.clone();
+    let waiting: Deferred<()> = lock.run(move || {
+        called.set(true);
+        Ok(())
+    });
+    waiting.cancel();
+    running.cancel();
+    assert!(was_cancelled.get());
+    assert!(failure_result_of(running).is::<CancelledError>());
+    assert!(failure_result_of(waiting).is::<CancelledError>());
+    assert!(!was_called.get(), "it was cancelled in the line");
+    assert!(!lock.is_locked());
+}
+
+#[test]
+fn a_semaphore_tells_how_it_stands() {
+    let semaphore = DeferredSemaphore::new(2);
+    let one = semaphore.try_acquire().unwrap();
+    let other = success_result_of(semaphore.acquire());
+    assert!(semaphore.try_acquire().is_none());
+    let waiting = [semaphore.acquire(), semaphore.acquire()];
+    assert_eq!(
+        (semaphore.holders_max(), semaphore.held_count(), semaphore.waiting_count()),
+        (2, 2, 2)
+    );
+    drop((one, other));
+    for guard in waiting {
+        drop(success_result_of(guard));
+    }
+    assert_eq!((semaphore.held_count(), semaphore.waiting_count()), (0, 0));
 }
