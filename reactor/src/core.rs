@@ -8,11 +8,13 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use crate::agenda::{Agenda, item};
 use crate::backend::Backend;
 use crate::context::{self, LogContext};
+use crate::counters::Counters;
 use crate::deferred::task::Tasks;
 use crate::failure::Failure;
 use crate::ready::{Job, ReadyQueue};
@@ -39,8 +41,11 @@ pub(crate) struct Core {
     /// Everything that events arrive for.
     pub(crate) sources: RefCell<Slots<Source>>,
     /// Sources that may have more to read although no further edge will say so.
-    pub(crate) unread: RefCell<VecDeque<Key>>,
-    pub(crate) outbox: Rc<RefCell<Outbox>>,
+    unread: RefCell<VecDeque<Key>>,
+    pub(crate) outbox: Rc<Outbox>,
+    /// Which of the queues hold something.
+    pub(crate) agenda: Rc<Agenda>,
+    pub(crate) counters: Counters,
     /// The memory that turns work in; out of its place while a turn is under way.
     pub(crate) buffers: Cell<Option<Box<Buffers>>>,
     /// How much virtual time each call of somebody else's code takes; the machine's time passes by
@@ -66,11 +71,13 @@ pub(crate) enum Source {
 }
 
 impl Core {
-    pub(crate) fn new(backend: Rc<dyn Backend>) -> Core {
+    /// Makes the core that `this` will lead to.
+    pub(crate) fn new(backend: Rc<dyn Backend>, this: &Weak<Core>) -> Core {
         let remote = ReactorRemote::new(backend.alarm());
+        let agenda: Rc<Agenda> = Rc::default();
         Core {
             stage: Cell::new(Stage::Idle),
-            ready: ReadyQueue::new(remote.id()),
+            ready: ReadyQueue::new(remote.id(), Rc::clone(&agenda)),
             remote,
             tasks: RefCell::new(Tasks::new()),
             thread_pools: ThreadPools::default(),
@@ -78,7 +85,9 @@ impl Core {
             timers: RefCell::new(Timers::new()),
             sources: RefCell::new(Slots::new()),
             unread: RefCell::default(),
-            outbox: Rc::default(),
+            outbox: Rc::new(Outbox::new(Weak::clone(this), Rc::clone(&agenda))),
+            agenda,
+            counters: Counters::default(),
             buffers: Cell::new(Some(Box::new(Buffers::new()))),
             cost_of_calls: Cell::default(),
             backend,
@@ -91,6 +100,28 @@ impl Core {
             Stage::Idle | Stage::Running => Ok(()),
             Stage::Stopping | Stage::Stopped => Err(stopped()),
         }
+    }
+
+    /// Has the source served in the next turn, as if it had become readable: it was not read to the
+    /// end, and no further edge will say so.
+    pub(crate) fn read_later(&self, source: Key) {
+        self.agenda.add(item::UNREAD);
+        self.unread.borrow_mut().push_back(source);
+    }
+
+    /// Takes the source that has waited longest for [`read_later`](Core::read_later).
+    pub(crate) fn next_unread(&self) -> Option<Key> {
+        let mut unread = self.unread.borrow_mut();
+        let source = unread.pop_front();
+        if unread.is_empty() {
+            self.agenda.remove(item::UNREAD);
+        }
+        source
+    }
+
+    #[inline]
+    pub(crate) fn unread_count(&self) -> usize {
+        if self.agenda.has(item::UNREAD) { self.unread.borrow().len() } else { 0 }
     }
 
     /// Runs somebody else's code: in this context, watched, and with its panics caught.

@@ -106,12 +106,14 @@
 //! assert!(failure_result_of(limited).is::<TimeoutError>());
 //! ```
 
+mod agenda;
 mod backend;
 mod background;
 pub mod cache;
 mod clock;
 mod context;
 mod core;
+mod counters;
 mod deferred;
 pub mod endpoint;
 mod failure;

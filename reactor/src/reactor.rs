@@ -68,7 +68,7 @@ impl Reactor {
     }
 
     pub(crate) fn with_backend(backend: Rc<dyn Backend>) -> Reactor {
-        Reactor { core: Rc::new(Core::new(backend)) }
+        Reactor { core: Rc::new_cyclic(|this| Core::new(backend, this)) }
     }
 
     pub(crate) fn from_core(core: Rc<Core>) -> Reactor {
@@ -375,6 +375,7 @@ impl fmt::Debug for Reactor {
             .field("stage", &self.core.stage.get())
             .field("timers", &self.core.timers.borrow().len())
             .field("sources", &self.core.sources.borrow().len())
+            .field("counters", &self.core.counters)
             .finish()
     }
 }

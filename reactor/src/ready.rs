@@ -11,6 +11,7 @@ use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
+use crate::agenda::{Agenda, item};
 use crate::context::{self, LogContext};
 use crate::deferred::{CancelHandle, UnhandledFailure};
 use crate::failure::Failure;
@@ -59,24 +60,37 @@ pub(crate) enum Ready {
 pub(crate) struct ReadyQueue {
     /// The reactor whose queue it is; see [`ReactorRemote::id`](crate::ReactorRemote).
     owner: usize,
+    agenda: Rc<Agenda>,
     entries: RefCell<VecDeque<Ready>>,
 }
 
 impl ReadyQueue {
-    pub(crate) fn new(owner: usize) -> Rc<Self> {
-        Rc::new(Self { owner, entries: RefCell::default() })
+    pub(crate) fn new(owner: usize, agenda: Rc<Agenda>) -> Rc<Self> {
+        Rc::new(Self { owner, agenda, entries: RefCell::default() })
     }
 
     pub(crate) fn push(&self, job: Job) {
-        self.entries.borrow_mut().push_back(Ready::Job(job));
+        self.push_ready(Ready::Job(job));
     }
 
     pub(crate) fn push_task(&self, task: Key) {
-        self.entries.borrow_mut().push_back(Ready::Task(task));
+        self.push_ready(Ready::Task(task));
     }
 
+    #[inline]
+    fn push_ready(&self, ready: Ready) {
+        self.agenda.add(item::READY);
+        self.entries.borrow_mut().push_back(ready);
+    }
+
+    #[inline]
     pub(crate) fn pop(&self) -> Option<Ready> {
-        self.entries.borrow_mut().pop_front()
+        let mut entries = self.entries.borrow_mut();
+        let ready = entries.pop_front();
+        if entries.is_empty() {
+            self.agenda.remove(item::READY);
+        }
+        ready
     }
 
     /// Drops everything, what dropping it queues included.

@@ -15,7 +15,7 @@ impl Key {
         Key(bits)
     }
 
-    pub(crate) fn to_bits(self) -> u64 {
+    pub(crate) const fn to_bits(self) -> u64 {
         self.0
     }
 

@@ -31,9 +31,9 @@ pub(crate) fn tear_down(core: &Rc<Core>, turner: &mut Turner<'_>) {
     dropping("a call from a thread", core.remote.close());
     turner.drop_foreign_jobs();
     core.ready.clear();
-    let unsent = core.outbox.borrow_mut().take();
+    let unsent = core.outbox.take(Box::default());
     drop(unsent);
-    core.unread.take();
+    while core.next_unread().is_some() {}
 }
 
 /// Closes what events could arrive for: first the ports, so that nothing new comes in.

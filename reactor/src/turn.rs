@@ -6,10 +6,12 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::mem;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::backend::{Event, Readiness};
+use crate::agenda::item;
+use crate::backend::{Event, Events, Readiness};
 use crate::clock::Instant;
 use crate::context::{self, AccountingClock, LogContext};
 use crate::core::{Core, Source};
@@ -17,13 +19,14 @@ use crate::deferred::task;
 use crate::reactor::Reactor;
 use crate::ready::{self, Ready};
 use crate::remote::ForeignJob;
-use crate::slots::Key;
 use crate::teardown::dropping;
-use crate::transport::outbox::Next;
+use crate::transport::outbox::Batch;
 
 /// The memory that turns work in, kept between them.
 pub(crate) struct Buffers {
-    events: Vec<Event>,
+    events: Events,
+    /// What was flushed last, empty again.
+    batch: Option<Box<Batch>>,
     /// Jobs from other threads that the budget has left over.
     foreign: VecDeque<ForeignJob>,
     /// What all connections read into. No callback can read, so it is never shared.
@@ -32,11 +35,21 @@ pub(crate) struct Buffers {
 
 impl Buffers {
     pub(crate) fn new() -> Buffers {
-        Buffers { scratch: vec![0; SCRATCH_BYTES].into(), ..Buffers::empty() }
+        Buffers {
+            events: Events::new(),
+            batch: None,
+            foreign: VecDeque::new(),
+            scratch: vec![0; SCRATCH_BYTES].into(),
+        }
     }
 
     fn empty() -> Buffers {
-        Buffers { events: Vec::new(), foreign: VecDeque::new(), scratch: Box::default() }
+        Buffers {
+            events: Events::none(),
+            batch: None,
+            foreign: VecDeque::new(),
+            scratch: Box::default(),
+        }
     }
 }
 
@@ -53,6 +66,8 @@ pub(crate) enum Patience {
 pub(crate) struct Turner<'a> {
     reactor: &'a Reactor,
     core: &'a Rc<Core>,
+    /// What the last poll has brought; of `buffers`, but not lent along with them.
+    events: Events,
     buffers: Box<Buffers>,
     /// When the clock had last been read for the accounting as this turn's poll began.
     last_reading: Instant,
@@ -67,7 +82,7 @@ impl<'a> Turner<'a> {
     /// If the loop is turning already: this was called from inside one of its callbacks.
     pub(crate) fn new(reactor: &'a Reactor) -> io::Result<Turner<'a>> {
         let core = reactor.core();
-        let Some(buffers) = core.buffers.take() else {
+        let Some(mut buffers) = core.buffers.take() else {
             return Err(io::Error::other(
                 "the reactor runs already; a callback cannot wait for it, return a Deferred instead",
             ));
@@ -80,6 +95,7 @@ impl<'a> Turner<'a> {
         Ok(Turner {
             reactor,
             core,
+            events: mem::replace(&mut buffers.events, Events::none()),
             buffers,
             last_reading: Instant::START,
             _queue: ready::install(Rc::clone(&core.ready)),
@@ -89,9 +105,10 @@ impl<'a> Turner<'a> {
     }
 
     /// Makes one turn.
+    #[inline]
     pub(crate) fn turn(&mut self, patience: Patience) -> io::Result<()> {
         self.poll(patience)?;
-        let unread_count = self.core.unread.borrow().len();
+        let unread_count = self.core.unread_count();
         self.serve_events();
         if unread_count > 0 {
             self.serve_unread(unread_count);
@@ -99,13 +116,13 @@ impl<'a> Turner<'a> {
         if let Some(now) = self.time_of_due_timers() {
             self.serve_timers(now);
         }
-        if self.core.remote.has_mail() || !self.buffers.foreign.is_empty() {
+        if self.core.remote.has_mail() || self.core.agenda.has(item::FOREIGN) {
             self.serve_foreign_jobs();
         }
-        if !self.core.ready.is_empty() {
+        if self.core.agenda.has(item::READY) {
             self.serve_ready();
         }
-        if !self.core.outbox.borrow().is_empty() {
+        if self.core.agenda.has(item::UNSENT) {
             self.flush();
         }
         Ok(())
@@ -114,11 +131,7 @@ impl<'a> Turner<'a> {
     /// Whether the next turn has something to do without waiting for it.
     #[inline]
     pub(crate) fn has_work(&self) -> bool {
-        !self.core.ready.is_empty()
-            || self.core.remote.has_mail()
-            || !self.buffers.foreign.is_empty()
-            || !self.core.unread.borrow().is_empty()
-            || !self.core.outbox.borrow().is_empty()
+        !self.core.agenda.is_empty() || self.core.remote.has_mail()
     }
 
     #[inline]
@@ -132,15 +145,26 @@ impl<'a> Turner<'a> {
                 .map(|deadline| deadline.since(settled.unwrap_or_else(|| self.core.backend.now())))
         };
         self.last_reading = context::last_reading();
-        self.buffers.events.clear();
-        self.core.backend.wait(timeout, &mut self.buffers.events)
+        self.core.counters.turns.add(1);
+        self.core.backend.wait(timeout, &mut self.events)
     }
 
+    #[inline]
     fn serve_events(&mut self) {
-        let mut index = 0;
-        while let Some(&Event { key, readiness }) = self.buffers.events.get(index) {
-            self.serve_source(key, readiness);
-            index += 1;
+        for event in &self.events.system {
+            self.core.counters.events.add(1);
+            serve_source(self.core, event.into(), &mut self.buffers);
+        }
+        if !self.events.listed.is_empty() {
+            self.serve_listed_events();
+        }
+    }
+
+    #[inline(never)]
+    fn serve_listed_events(&mut self) {
+        for event in self.events.listed.drain(..) {
+            self.core.counters.events.add(1);
+            serve_source(self.core, event, &mut self.buffers);
         }
     }
 
@@ -148,34 +172,9 @@ impl<'a> Turner<'a> {
     #[inline(never)]
     fn serve_unread(&mut self, count: usize) {
         for _ in 0..count {
-            let Some(key) = self.core.unread.borrow_mut().pop_front() else { return };
-            self.serve_source(key, Readiness::READABLE.and(Readiness::UNREAD));
-        }
-    }
-
-    #[inline]
-    fn serve_source(&mut self, key: Key, readiness: Readiness) {
-        let core = self.core;
-        let sources = core.sources.borrow();
-        // Cloned, because what is called may remove the source.
-        match sources.get(key) {
-            Some(Source::Link(transport)) => {
-                let transport = transport.clone();
-                drop(sources);
-                transport.serve(core, readiness, &mut self.buffers);
-            }
-            Some(Source::Port(port)) => {
-                let port = Rc::clone(port);
-                drop(sources);
-                port.serve(core);
-            }
-            Some(Source::Signal(signal)) => {
-                let signal = Rc::clone(signal);
-                drop(sources);
-                signal.serve(core);
-            }
-            // An event of a source that is gone, which the system had reported before it went.
-            None => {}
+            let Some(key) = self.core.next_unread() else { return };
+            let readiness = Readiness::READABLE.and(Readiness::UNREAD);
+            serve_source(self.core, Event { key, readiness }, &mut self.buffers);
         }
     }
 
@@ -208,11 +207,15 @@ impl<'a> Turner<'a> {
             self.core.remote.collect(&mut self.buffers.foreign, &self.core.ready);
         }
         for _ in 0..FOREIGN_JOBS_PER_TURN {
-            let Some(job) = self.buffers.foreign.pop_front() else { return };
+            let Some(job) = self.buffers.foreign.pop_front() else { break };
             let reactor = self.reactor;
             // A panic has been logged; nobody else needs to know.
             let _ =
                 self.core.call("a call from a thread", &LogContext::sentinel(), || job(reactor));
+        }
+        match self.buffers.foreign.is_empty() {
+            true => self.core.agenda.remove(item::FOREIGN),
+            false => self.core.agenda.add(item::FOREIGN),
         }
     }
 
@@ -238,31 +241,53 @@ impl<'a> Turner<'a> {
     }
 
     pub(crate) fn drop_foreign_jobs(&mut self) {
-        let jobs = std::mem::take(&mut self.buffers.foreign);
+        let jobs = mem::take(&mut self.buffers.foreign);
         for job in jobs {
             dropping("a call from a thread", job);
         }
     }
 
+    #[inline]
     fn flush(&mut self) {
-        loop {
-            let next = self.core.outbox.borrow_mut().next();
-            let Some(Next { link, piece, is_last }) = next else { break };
-            link.flush(self.core, piece);
-            if is_last {
-                break;
-            }
-        }
-        self.core.outbox.borrow_mut().finish();
+        let empty = self.buffers.batch.take().unwrap_or_default();
+        let mut batch = self.core.outbox.take(empty);
+        batch.flush(self.core);
+        self.buffers.batch = Some(batch);
+    }
+}
+
+/// Serves what an event came for. An event may come for a source that is gone: the system had
+/// reported it before that went.
+#[inline(always)]
+fn serve_source(core: &Rc<Core>, event: Event, buffers: &mut Buffers) {
+    // Cloned, because what is called may remove the source.
+    let source = match core.sources.borrow().get(event.key) {
+        Some(Source::Link(transport)) => Ok(transport.clone()),
+        Some(other) => Err(other.clone()),
+        None => return,
+    };
+    match source {
+        Ok(transport) => transport.serve(core, event.readiness, buffers),
+        Err(other) => serve_other_source(core, other),
+    }
+}
+
+#[inline(never)]
+fn serve_other_source(core: &Rc<Core>, source: Source) {
+    match source {
+        Source::Link(_) => {}
+        Source::Port(port) => port.serve(core),
+        Source::Signal(signal) => signal.serve(core),
     }
 }
 
 impl Drop for Turner<'_> {
     fn drop(&mut self) {
         context::install_clock(self.clock_before.take());
-        context::swap(std::mem::take(&mut self.context_before));
-        let empty = Box::new(Buffers::empty());
-        self.core.buffers.set(Some(std::mem::replace(&mut self.buffers, empty)));
+        context::swap(mem::take(&mut self.context_before));
+        let mut buffers = mem::replace(&mut self.buffers, Box::new(Buffers::empty()));
+        buffers.events = mem::replace(&mut self.events, Events::none());
+        self.core.buffers.set(Some(buffers));
     }
 }
 

@@ -17,7 +17,7 @@ use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
 
 use super::chance::Chance;
-use super::{Alarm, Backend, Event, Readiness, SignalWatch, Stopwatch};
+use super::{Alarm, Backend, Event, Events, Readiness, SignalWatch, Stopwatch};
 use crate::clock::{Instant, SystemClock};
 use crate::resolver::{HostResolver, HostTable};
 use crate::signals::Signal;
@@ -162,9 +162,9 @@ impl ManualBackend {
 
 impl Backend for ManualBackend {
     /// Takes what has happened. If that is nothing and time may pass, it passes.
-    fn wait(&self, timeout: Option<Duration>, out: &mut Vec<Event>) -> io::Result<()> {
-        out.append(&mut self.events.borrow_mut());
-        if !out.is_empty() || timeout == Some(Duration::ZERO) {
+    fn wait(&self, timeout: Option<Duration>, out: &mut Events) -> io::Result<()> {
+        out.listed.append(&mut self.events.borrow_mut());
+        if !out.listed.is_empty() || timeout == Some(Duration::ZERO) {
             return Ok(());
         }
         if self.surroundings.is_some() {

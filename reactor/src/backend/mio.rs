@@ -7,11 +7,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use mio::{Events, Interest, Poll, Registry, Token, Waker};
+use mio::{Interest, Poll, Registry, Token, Waker};
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 
 use super::signal_pipe::SignalPipe;
-use super::{Alarm, Backend, Event, Readiness, SignalWatch, Stopwatch};
+use super::{Alarm, Backend, Event, Events, Readiness, SignalWatch, Stopwatch};
 use crate::clock::{Instant, SystemClock};
 use crate::resolver::{HostResolver, SystemResolver};
 use crate::signals::Signal;
@@ -20,7 +20,7 @@ use crate::transport::stream::{Listener, Stream};
 use crate::transport::tcp::{self, ConnectOptions, ListenOptions};
 
 pub(crate) struct MioBackend {
-    poll: RefCell<(Poll, Events)>,
+    poll: RefCell<Poll>,
     registry: Registry,
     waker: Arc<Waker>,
     clock: SystemClock,
@@ -31,45 +31,39 @@ impl MioBackend {
         let poll = Poll::new()?;
         let registry = poll.registry().try_clone()?;
         let waker = Arc::new(Waker::new(&registry, WAKER)?);
-        let events = Events::with_capacity(EVENTS_PER_TURN);
-        Ok(MioBackend {
-            poll: RefCell::new((poll, events)),
-            registry,
-            waker,
-            clock: SystemClock::new(),
-        })
+        Ok(MioBackend { poll: RefCell::new(poll), registry, waker, clock: SystemClock::new() })
+    }
+}
+
+impl From<&::mio::event::Event> for Event {
+    #[inline]
+    fn from(event: &::mio::event::Event) -> Event {
+        let mut readiness = Readiness::NONE;
+        if event.is_readable() {
+            readiness = readiness.and(Readiness::READABLE);
+        }
+        if event.is_writable() {
+            readiness = readiness.and(Readiness::WRITABLE);
+        }
+        if event.is_read_closed() {
+            readiness = readiness.and(Readiness::READABLE).and(Readiness::CLOSING);
+        }
+        if event.is_error() {
+            let failed = Readiness::CLOSING.and(Readiness::FAILED);
+            readiness = readiness.and(Readiness::READABLE).and(failed);
+        }
+        Event { key: Key::from_bits(event.token().0 as u64), readiness }
     }
 }
 
 impl Backend for MioBackend {
-    fn wait(&self, timeout: Option<Duration>, out: &mut Vec<Event>) -> io::Result<()> {
-        let (poll, events) = &mut *self.poll.borrow_mut();
-        match poll.poll(events, timeout) {
+    #[inline]
+    fn wait(&self, timeout: Option<Duration>, events: &mut Events) -> io::Result<()> {
+        match self.poll.borrow_mut().poll(&mut events.system, timeout) {
             // A signal without a watch interrupted it; the turn goes on with nothing.
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
-            result => result?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            result => result,
         }
-        for event in events.iter() {
-            if event.token() == WAKER {
-                continue;
-            }
-            let mut readiness = Readiness::NONE;
-            if event.is_readable() {
-                readiness = readiness.and(Readiness::READABLE);
-            }
-            if event.is_writable() {
-                readiness = readiness.and(Readiness::WRITABLE);
-            }
-            if event.is_read_closed() || event.is_error() {
-                readiness = readiness.and(Readiness::READABLE).and(Readiness::CLOSING);
-            }
-            if event.is_error() {
-                readiness = readiness.and(Readiness::FAILED);
-            }
-            let key = Key::from_bits(event.token().0 as u64);
-            out.push(Event { key, readiness });
-        }
-        Ok(())
     }
 
     fn now(&self) -> Instant {
@@ -157,9 +151,5 @@ fn token(key: Key) -> Token {
     Token(key.to_bits() as usize)
 }
 
-/// The key that never finds anything.
-const WAKER: Token = Token(usize::MAX);
-
-/// Events taken from the system at a time. More than that wait for the next turn; they are not
-/// lost. 1,024 keep the array within a dozen pages.
-const EVENTS_PER_TURN: usize = 1024;
+/// The key that never finds anything: being woken is all there is to it.
+const WAKER: Token = Token(Key::NONE.to_bits() as usize);

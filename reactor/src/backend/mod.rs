@@ -32,8 +32,8 @@ pub type Stopwatch = Arc<dyn Fn() -> Duration + Send + Sync>;
 /// The world below a reactor.
 pub(crate) trait Backend {
     /// Waits until something happens or the time is over (`None`: as long as it takes), and
-    /// appends what happened.
-    fn wait(&self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()>;
+    /// notes what happened in `events`, which the caller has cleared.
+    fn wait(&self, timeout: Option<Duration>, events: &mut Events) -> io::Result<()>;
 
     /// Reads the monotonic clock.
     fn now(&self) -> Instant;
@@ -84,6 +84,29 @@ pub(crate) trait Backend {
     fn watch_signal(&self, signal: Signal, key: Key) -> io::Result<SignalWatch>;
 }
 
+/// What one `wait` has brought.
+pub(crate) struct Events {
+    /// As the system has written them; decoded one by one as they are served.
+    pub(crate) system: ::mio::Events,
+    /// Those of a backend that isn't the system.
+    pub(crate) listed: Vec<Event>,
+}
+
+impl Events {
+    pub(crate) fn new() -> Events {
+        Events { system: ::mio::Events::with_capacity(EVENTS_PER_TURN), listed: Vec::new() }
+    }
+
+    /// Returns one that can hold nothing from the system.
+    pub(crate) fn none() -> Events {
+        Events { system: ::mio::Events::with_capacity(0), listed: Vec::new() }
+    }
+}
+
+/// Events taken from the system at a time. More than that wait for the next turn; they are not
+/// lost. 1,024 keep the array within a dozen pages.
+const EVENTS_PER_TURN: usize = 1024;
+
 /// Something that became ready.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Event {
@@ -107,6 +130,12 @@ impl Readiness {
 
     /// Not an event: the source stands on the list of those that were not read to the end.
     pub(crate) const UNREAD: Readiness = Readiness(16);
+
+    /// Whether it is one of the usual two and nothing else.
+    #[inline]
+    pub(crate) const fn is_plain(self) -> bool {
+        self.0 & !(Readiness::READABLE.0 | Readiness::WRITABLE.0) == 0
+    }
 
     #[inline]
     pub(crate) const fn and(self, other: Readiness) -> Readiness {

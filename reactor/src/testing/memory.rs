@@ -209,7 +209,8 @@ fn establish(
     core.check_open().expect("the clock's reactor still runs");
     let context = LogContext::new(format!("memory-{peer}"));
     let _queue = ready::install(Rc::clone(&core.ready));
-    let setup = Setup { stream: Stream::Memory(stream), peer, protocol, context, session: None };
+    let stream = Stream::Memory(stream);
+    let setup = Setup { stream, peer, protocol, context, session: None };
     let link = Link::establish(core, setup).expect("a manual backend takes every memory stream");
     Transport::new(link)
 }

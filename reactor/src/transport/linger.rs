@@ -75,7 +75,7 @@ impl Link {
             }
         });
         let deadline = core.backend.now() + delay;
-        self.timer.set(core.timers.borrow_mut().insert(deadline, job));
+        self.extras().timer.set(core.timers.borrow_mut().insert(deadline, job));
     }
 }
 

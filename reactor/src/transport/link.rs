@@ -7,7 +7,7 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Transport;
@@ -23,29 +23,33 @@ use crate::ready::Job;
 use crate::slots::Key;
 
 pub(crate) struct Link {
-    pub(super) core: Weak<Core>,
+    pub(super) outbox: Rc<Outbox>,
     pub(super) key: Cell<Key>,
     pub(super) state: State,
+    /// How many of its bytes lie in the outbox, in one piece,
+    pub(super) gathered_bytes: Cell<u32>,
+    /// and where they begin.
+    pub(super) gathered_start: Cell<usize>,
     /// `None` once the connection has ended.
     pub(super) stream: RefCell<Option<Stream>>,
-    pub(super) outbox: Rc<RefCell<Outbox>>,
-    /// The place of its entry in the outbox, while it has one.
-    pub(super) outbox_place: Cell<usize>,
-    /// Bytes that lie in the outbox.
-    pub(super) gathered_bytes: Cell<usize>,
-    /// Bytes that could not be sent yet, or are too many for the outbox.
-    pub(super) backlog: RefCell<Backlog>,
-    pub(super) session: RefCell<Option<Box<rustls::Connection>>>,
     /// Out of its place while one of its methods runs, and once it has been told of the end.
     pub(super) protocol: Cell<Option<Box<dyn Protocol>>>,
     pub(super) context: LogContext,
+    peer: Address,
+    extras: OnceCell<Box<Extras>>,
+}
+
+/// What not every connection needs, and an idle one least: it costs memory only where it is used.
+pub(super) struct Extras {
+    /// Bytes that could not be sent yet, or are too many for the outbox.
+    pub(super) backlog: RefCell<Backlog>,
+    pub(super) session: RefCell<Option<Box<rustls::Connection>>>,
     pub(super) feeding: RefCell<Option<Feeding>>,
     pub(super) high_water_bytes: Cell<usize>,
     pub(super) low_water_bytes: Cell<usize>,
     connecting: Cell<Option<Box<Connecting>>>,
     /// Ends a handshake, or lingering, that takes too long.
     pub(super) timer: Cell<Key>,
-    peer: Address,
     local: OnceCell<Address>,
 }
 
@@ -57,6 +61,21 @@ struct Connecting {
 }
 
 type Claim = Box<dyn FnOnce() -> Option<Box<dyn Protocol>>>;
+
+impl Default for Extras {
+    fn default() -> Extras {
+        Extras {
+            backlog: RefCell::default(),
+            session: RefCell::default(),
+            feeding: RefCell::default(),
+            high_water_bytes: Cell::new(HIGH_WATER_BYTES),
+            low_water_bytes: Cell::new(LOW_WATER_BYTES),
+            connecting: Cell::default(),
+            timer: Cell::new(Key::NONE),
+            local: OnceCell::new(),
+        }
+    }
+}
 
 /// Facts about a link; see [`flag`].
 pub(super) struct State(Cell<u32>);
@@ -162,7 +181,7 @@ impl Link {
         told: impl FnOnce(Result<Transport, ConnectionLost>) + 'static,
     ) -> io::Result<Rc<Link>> {
         let link = Link::insert(core, setup, flag::CONNECTING | flag::WRITE_BLOCKED)?;
-        link.connecting.set(Some(Box::new(Connecting { claim, told: Box::new(told) })));
+        link.extras().connecting.set(Some(Box::new(Connecting { claim, told: Box::new(told) })));
         Ok(link)
     }
 
@@ -172,25 +191,20 @@ impl Link {
             flags |= flag::TLS | flag::HANDSHAKING;
         }
         let link = Rc::new(Link {
-            core: Rc::downgrade(core),
+            outbox: Rc::clone(&core.outbox),
             key: Cell::new(Key::NONE),
             state: State::new(flags),
-            stream: RefCell::new(Some(stream)),
-            outbox: Rc::clone(&core.outbox),
-            outbox_place: Cell::new(0),
             gathered_bytes: Cell::new(0),
-            backlog: RefCell::default(),
-            session: RefCell::new(session.map(Box::new)),
+            gathered_start: Cell::new(0),
+            stream: RefCell::new(Some(stream)),
             protocol: Cell::new(Some(protocol)),
             context,
-            feeding: RefCell::new(None),
-            high_water_bytes: Cell::new(HIGH_WATER_BYTES),
-            low_water_bytes: Cell::new(LOW_WATER_BYTES),
-            connecting: Cell::new(None),
-            timer: Cell::new(Key::NONE),
             peer: Address::Tcp(peer),
-            local: OnceCell::new(),
+            extras: OnceCell::new(),
         });
+        if let Some(session) = session {
+            link.extras().session.replace(Some(Box::new(session)));
+        }
         let transport = Transport::new(Rc::clone(&link));
         let key = core.sources.borrow_mut().insert(Source::Link(transport));
         link.key.set(key);
@@ -203,7 +217,27 @@ impl Link {
             core.sources.borrow_mut().remove(key);
             return Err(error);
         }
+        core.counters.connections_opened.add(1);
         Ok(link)
+    }
+
+    pub(super) fn core(&self) -> Option<Rc<Core>> {
+        self.outbox.core()
+    }
+
+    fn take_connecting(&self) -> Option<Box<Connecting>> {
+        self.extras_if_any()?.connecting.take()
+    }
+
+    /// Returns what is kept apart, and makes it if it isn't there.
+    pub(super) fn extras(&self) -> &Extras {
+        self.extras.get_or_init(Box::default)
+    }
+
+    /// Returns what is kept apart, if anything is.
+    #[inline]
+    pub(super) fn extras_if_any(&self) -> Option<&Extras> {
+        self.extras.get().map(|extras| &**extras)
     }
 
     pub(super) fn finish_connecting(self: &Rc<Link>, core: &Rc<Core>) {
@@ -233,14 +267,14 @@ impl Link {
 
     /// Bytes can flow: tells the protocol, and then whoever waits for the connection.
     pub(super) fn make(self: &Rc<Link>, core: &Rc<Core>) {
-        let mut connecting = self.connecting.take();
+        let mut connecting = self.take_connecting();
         if let Some(claim) = connecting.as_mut().and_then(|connecting| connecting.claim.take()) {
             let mut protocol = None;
             let claimed = core.call("the supplier of a protocol", &self.context, || {
                 protocol = claim();
             });
             if claimed.is_err() || protocol.is_none() {
-                self.connecting.set(connecting);
+                self.extras().connecting.set(connecting);
                 self.reset_on_close();
                 return self.close(core, ConnectionLost::Aborted);
             }
@@ -270,7 +304,7 @@ impl Link {
     pub(crate) fn resume_reading(&self) {
         self.state.clear(flag::READ_PAUSED);
         if self.state.has(flag::MAYBE_READABLE | flag::HOLDS_BACK)
-            && let Some(core) = self.core.upgrade()
+            && let Some(core) = self.core()
         {
             self.read_later(&core);
         }
@@ -282,13 +316,13 @@ impl Link {
 
     pub(crate) fn deliver_again(&self) {
         self.state.set(flag::HOLDS_BACK);
-        if let Some(core) = self.core.upgrade() {
+        if let Some(core) = self.core() {
             self.read_later(&core);
         }
     }
 
     pub(crate) fn abort_connection(self: &Rc<Link>) {
-        if let Some(core) = self.core.upgrade() {
+        if let Some(core) = self.core() {
             self.reset_on_close();
             self.close(&core, ConnectionLost::Aborted);
         }
@@ -305,7 +339,7 @@ impl Link {
     }
 
     pub(crate) fn local(&self) -> &Address {
-        self.local.get_or_init(|| {
+        self.extras().local.get_or_init(|| {
             let address =
                 self.stream.borrow().as_ref().and_then(|stream| stream.local_address().ok());
             Address::Tcp(address.unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, 0).into()))
@@ -334,12 +368,15 @@ impl Link {
     pub(super) fn end(self: &Rc<Link>, core: &Core, reason: ConnectionLost) {
         self.state.set(flag::LOST);
         self.gathered_bytes.set(0);
-        // What was written may be owned by anything; it goes with no borrow held.
-        drop(self.backlog.take());
-        drop(self.session.take());
+        // What was written may be owned by anything; it goes after the current callback.
+        let unsent =
+            self.extras_if_any().map(|extras| (extras.backlog.take(), extras.session.take()));
         self.dismiss_producer(core);
         let link = Rc::clone(self);
-        core.ready.push(Job::in_context(self.context.clone(), move || link.tell_lost(reason)));
+        core.ready.push(Job::in_context(self.context.clone(), move || {
+            drop(unsent);
+            link.tell_lost(reason);
+        }));
     }
 
     pub(super) fn drop_stream(&self, core: &Core) {
@@ -348,9 +385,14 @@ impl Link {
         // already finds its key gone.
         drop(self.stream.take());
         let source = core.sources.borrow_mut().remove(self.key.get());
+        if source.is_some() {
+            core.counters.connections_closed.add(1);
+        }
         drop(source);
-        let timer = core.timers.borrow_mut().remove(self.timer.get());
-        drop(timer);
+        if let Some(extras) = self.extras_if_any() {
+            let timer = core.timers.borrow_mut().remove(extras.timer.get());
+            drop(timer);
+        }
     }
 
     #[cold]
@@ -372,7 +414,7 @@ impl Link {
     }
 
     fn tell_lost(&self, reason: ConnectionLost) {
-        if let Some(connecting) = self.connecting.take() {
+        if let Some(connecting) = self.take_connecting() {
             (connecting.told)(Err(reason.clone()));
         }
         if let Some(mut protocol) = self.protocol.take()

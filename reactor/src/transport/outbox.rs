@@ -1,142 +1,104 @@
 //! What all connections have written in this turn and the end of the turn will send.
 
+use std::cell::RefCell;
 use std::mem;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use super::link::Link;
+use crate::agenda::{Agenda, item};
+use crate::core::Core;
 
-/// Small writes of all connections, gathered in one buffer.
+/// Small writes of all connections of a reactor, gathered.
 ///
-/// A connection's first write of a turn gives it an entry; further ones lengthen that, as long as no
-/// other connection has written in between. Then they go to the connection's own backlog, as does
-/// whatever is large or meets a stream that takes nothing.
-#[derive(Default)]
+/// A connection's first write of a turn puts it on the list of those to be flushed, with the bytes in
+/// one buffer for all; further ones lengthen its piece of that, as long as no other connection has
+/// written in between. Then they go to the connection's own backlog, as does whatever is large or
+/// meets a stream that takes nothing.
+///
+/// It is also what a connection knows its reactor by.
 pub(crate) struct Outbox {
-    bytes: Vec<u8>,
-    entries: Vec<Entry>,
-    /// The entries before this one have been flushed.
-    next: usize,
-    /// Those whose budget ran out while they were flushed; they have entries again in the next turn.
-    left_over: Vec<Rc<Link>>,
+    core: Weak<Core>,
+    agenda: Rc<Agenda>,
+    /// What this turn has written. Flushing takes it as a whole, so that what is written or left
+    /// over meanwhile is the next turn's.
+    batch: RefCell<Box<Batch>>,
 }
 
-/// A connection to be flushed, and its piece of the buffer.
-struct Entry {
-    link: Option<Rc<Link>>,
-    piece: Piece,
-}
-
-/// Where a connection's bytes lie in the outbox.
-#[derive(Clone, Copy)]
-pub(crate) struct Piece {
-    start: usize,
-    end: usize,
-}
-
-/// A connection whose turn it is to be flushed. Its piece stays where it is.
-pub(crate) struct Next {
-    pub(crate) link: Rc<Link>,
-    pub(crate) piece: Piece,
-    pub(crate) is_last: bool,
-}
-
-impl Piece {
-    #[inline]
-    pub(super) fn is_empty(self) -> bool {
-        self.start == self.end
-    }
-
-    #[inline]
-    pub(super) fn advance(&mut self, count: usize) {
-        self.start = self.end.min(self.start + count);
-    }
+/// The connections to be flushed at the end of one turn, and the bytes in their pieces.
+#[derive(Default)]
+pub(crate) struct Batch {
+    pub(super) bytes: Vec<u8>,
+    links: Vec<Rc<Link>>,
 }
 
 impl Outbox {
-    /// Adds to the last entry's piece, if that is this link's. Returns whether it is.
+    pub(crate) fn new(core: Weak<Core>, agenda: Rc<Agenda>) -> Outbox {
+        Outbox { core, agenda, batch: RefCell::default() }
+    }
+
     #[inline]
-    pub(super) fn extend_last(&mut self, link: &Rc<Link>, data: &[u8]) -> bool {
-        match self.entries.last_mut() {
-            Some(Entry { link: Some(last), piece }) if Rc::ptr_eq(last, link) => {
-                self.bytes.extend_from_slice(data);
-                piece.end = self.bytes.len();
-                true
-            }
-            _ => false,
+    pub(super) fn core(&self) -> Option<Rc<Core>> {
+        self.core.upgrade()
+    }
+
+    /// Adds the link to those to be flushed, with a piece that may be empty. Returns where the
+    /// piece begins.
+    #[inline]
+    pub(super) fn push(&self, link: &Rc<Link>, data: &[u8]) -> usize {
+        self.agenda.add(item::UNSENT);
+        let batch = &mut *self.batch.borrow_mut();
+        let start = batch.bytes.len();
+        batch.bytes.extend_from_slice(data);
+        batch.links.push(Rc::clone(link));
+        start
+    }
+
+    /// Lengthens the link's piece, if that is the last. Returns whether it is.
+    #[inline]
+    pub(super) fn extend(&self, link: &Rc<Link>, data: &[u8]) -> bool {
+        let batch = &mut *self.batch.borrow_mut();
+        let is_last = batch.links.last().is_some_and(|last| Rc::ptr_eq(last, link));
+        if is_last {
+            batch.bytes.extend_from_slice(data);
         }
+        is_last
     }
 
-    /// Adds an entry, with a piece that may be empty. Returns its place.
+    /// Returns a copy of the link's piece; `None` if that is being flushed already.
+    pub(super) fn copy_piece(
+        &self,
+        link: &Rc<Link>,
+        start: usize,
+        length: usize,
+    ) -> Option<Vec<u8>> {
+        let batch = self.batch.borrow();
+        let is_here = batch.links.iter().any(|other| Rc::ptr_eq(other, link));
+        if is_here { batch.bytes.get(start..start + length).map(<[u8]>::to_vec) } else { None }
+    }
+
+    /// Takes what was written, and leaves `empty` in its place.
     #[inline]
-    pub(super) fn push(&mut self, link: &Rc<Link>, data: &[u8]) -> usize {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(data);
-        let end = self.bytes.len();
-        self.entries.push(Entry { link: Some(Rc::clone(link)), piece: Piece { start, end } });
-        self.entries.len() - 1
+    pub(crate) fn take(&self, empty: Box<Batch>) -> Box<Batch> {
+        self.agenda.remove(item::UNSENT);
+        mem::replace(&mut *self.batch.borrow_mut(), empty)
     }
+}
 
-    /// Gives the link an entry in the next turn.
-    pub(super) fn leave_over(&mut self, link: &Rc<Link>) {
-        self.left_over.push(Rc::clone(link));
-    }
-
+impl Batch {
+    /// Flushes each connection, first written, first sent. Calls nobody but the system: what
+    /// follows from it is queued.
     #[inline]
-    pub(super) fn bytes(&self, piece: Piece) -> &[u8] {
-        &self.bytes[piece.start..piece.end]
-    }
-
-    /// Takes a copy of the piece of the entry at this place, and leaves the entry, empty.
-    pub(super) fn take_piece(&mut self, place: usize) -> Vec<u8> {
-        let Some(entry) = self.entries.get_mut(place) else { return Vec::new() };
-        let piece = entry.piece;
-        entry.piece.start = piece.end;
-        self.bytes(piece).to_vec()
-    }
-
-    #[inline]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    /// Returns the next connection to be flushed.
-    #[inline]
-    pub(crate) fn next(&mut self) -> Option<Next> {
-        if self.next + 1 == self.entries.len() {
-            let Entry { link, piece } = self.entries.pop()?;
-            return Some(Next { link: link?, piece, is_last: true });
+    pub(crate) fn flush(&mut self, core: &Rc<Core>) {
+        for link in &self.links {
+            link.flush(core, &self.bytes);
         }
-        let entry = self.entries.get_mut(self.next)?;
-        self.next += 1;
-        // Entries are emptied only here, as the cursor passes them.
-        Some(Next { link: entry.link.take()?, piece: entry.piece, is_last: false })
-    }
-
-    /// Forgets the pieces, which have been flushed.
-    #[inline]
-    pub(crate) fn finish(&mut self) {
         self.bytes.clear();
-        if self.next != 0 || !self.left_over.is_empty() || self.bytes.capacity() > KEPT_BYTES_MAX {
-            self.start_over();
-        }
-    }
-
-    #[cold]
-    fn start_over(&mut self) {
-        self.entries.clear();
-        self.next = 0;
+        // Those that nobody else holds any more are dropped here, with their protocols: only now
+        // that all is sent, as these may write again.
+        self.links.clear();
         if self.bytes.capacity() > KEPT_BYTES_MAX {
             self.bytes = Vec::new();
         }
-        for link in mem::take(&mut self.left_over) {
-            let place = self.push(&link, &[]);
-            link.outbox_place.set(place);
-        }
-    }
-
-    /// Empties it, and returns what was in it for the caller to drop.
-    pub(crate) fn take(&mut self) -> Outbox {
-        mem::take(self)
     }
 }
 

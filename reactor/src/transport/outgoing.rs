@@ -8,7 +8,6 @@ use bytes::Bytes;
 
 use super::buffer::Backlog;
 use super::link::{Link, flag};
-use super::outbox::Piece;
 use crate::context::LogContext;
 use crate::core::Core;
 use crate::flow::{Producer, Streaming};
@@ -25,20 +24,29 @@ pub(super) struct Feeding {
 impl Link {
     #[inline]
     pub(crate) fn write(self: &Rc<Link>, data: &[u8]) {
-        // The usual case first: a small write, and nothing in its way.
-        if !self.state.has(NOT_GATHERED) && data.len() <= GATHERED_BYTES_MAX && !data.is_empty() {
-            let mut outbox = self.outbox.borrow_mut();
-            if !self.state.has(flag::ON_UNSENT_LIST) {
-                self.state.set(flag::ON_UNSENT_LIST);
-                self.gathered_bytes.set(data.len());
-                return self.outbox_place.set(outbox.push(self, data));
-            }
-            let gathered_bytes = self.gathered_bytes.get() + data.len();
-            if gathered_bytes <= GATHERED_BYTES_MAX && outbox.extend_last(self, data) {
-                return self.gathered_bytes.set(gathered_bytes);
-            }
+        // The usual case first: a small write, the first in this turn, and nothing in its way.
+        let is_small = data.len() <= GATHERED_BYTES_MAX && !data.is_empty();
+        if is_small && !self.state.has(NOT_GATHERED | flag::ON_UNSENT_LIST) {
+            self.state.set(flag::ON_UNSENT_LIST);
+            self.gathered_bytes.set(data.len() as u32);
+            self.gathered_start.set(self.outbox.push(self, data));
+        } else {
+            self.write_more(data);
         }
-        self.write_to_backlog(data.len(), |backlog| backlog.push_copy(data));
+    }
+
+    #[inline(never)]
+    fn write_more(self: &Rc<Link>, data: &[u8]) {
+        let gathered_bytes = self.gathered_bytes.get() as usize;
+        if gathered_bytes > 0
+            && !self.state.has(NOT_GATHERED)
+            && gathered_bytes + data.len() <= GATHERED_BYTES_MAX
+            && self.outbox.extend(self, data)
+        {
+            self.gathered_bytes.set((gathered_bytes + data.len()) as u32);
+        } else {
+            self.write_to_backlog(data.len(), |backlog| backlog.push_copy(data));
+        }
     }
 
     pub(crate) fn write_bytes(self: &Rc<Link>, data: Bytes) {
@@ -53,8 +61,8 @@ impl Link {
         if bytes == 0 || !self.takes_writes() {
             return;
         }
-        let Some(core) = self.core.upgrade() else { return };
-        push(&mut self.backlog.borrow_mut());
+        let Some(core) = self.core() else { return };
+        push(&mut self.extras().backlog.borrow_mut());
         self.state.set(flag::HAS_BACKLOG);
         if self.buffered_bytes() >= FLUSH_BYTES && !self.state.has(flag::WRITE_BLOCKED) {
             return self.flush_now(&core);
@@ -73,7 +81,8 @@ impl Link {
     }
 
     pub(crate) fn buffered_bytes(&self) -> usize {
-        self.gathered_bytes.get() + self.backlog.borrow().len()
+        let backlog_bytes = self.extras_if_any().map_or(0, |extras| extras.backlog.borrow().len());
+        self.gathered_bytes.get() as usize + backlog_bytes
     }
 
     pub(crate) fn lose_connection(self: &Rc<Link>) {
@@ -89,7 +98,7 @@ impl Link {
             return;
         }
         self.state.set(how);
-        if let Some(core) = self.core.upgrade() {
+        if let Some(core) = self.core() {
             if self.state.has(flag::CONNECTING) {
                 return self.close(&core, ConnectionLost::Aborted);
             }
@@ -100,74 +109,77 @@ impl Link {
     /// Puts the link on the list of those to be flushed at the end of the turn.
     pub(super) fn flush_later(self: &Rc<Link>) {
         if !self.state.has(flag::ON_UNSENT_LIST | flag::WRITE_BLOCKED) {
-            self.state.set(flag::ON_UNSENT_LIST);
-            self.outbox_place.set(self.outbox.borrow_mut().push(self, &[]));
+            self.leave_over();
         }
     }
 
-    /// Puts the link on that list in the next turn.
+    /// Puts the link on that list, of this turn or, once that is being flushed, of the next.
     pub(super) fn leave_over(self: &Rc<Link>) {
         if !self.state.has(flag::ON_UNSENT_LIST) {
             self.state.set(flag::ON_UNSENT_LIST);
-            self.outbox.borrow_mut().leave_over(self);
+            self.gathered_start.set(self.outbox.push(self, &[]));
         }
     }
 
     /// Flushes before the end of the turn. An entry in the outbox stays there, empty.
     pub(super) fn flush_now(self: &Rc<Link>, core: &Rc<Core>) {
         let mut piece = Vec::new();
-        if self.gathered_bytes.get() > 0 {
-            piece = self.outbox.borrow_mut().take_piece(self.outbox_place.get());
+        let gathered_bytes = self.gathered_bytes.get() as usize;
+        if gathered_bytes > 0 {
+            let start = self.gathered_start.get();
+            let Some(copy) = self.outbox.copy_piece(self, start, gathered_bytes) else {
+                // What is being flushed goes first, and this along with it.
+                return;
+            };
+            piece = copy;
+            self.gathered_bytes.set(0);
         }
-        self.gathered_bytes.set(0);
         if !self.state.has(flag::LOST) {
-            let result = self.send_backlog(&piece);
+            let result = self.send_backlog(core, &piece);
             self.settle(core, result);
         }
     }
 
-    /// Sends this piece of the outbox and then the backlog. Calls nobody: what follows from it is
-    /// queued.
+    /// Sends its piece of what was gathered and then the backlog. Calls nobody: what follows from it
+    /// is queued.
     #[inline]
-    pub(crate) fn flush(self: &Rc<Link>, core: &Rc<Core>, piece: Piece) {
+    pub(crate) fn flush(self: &Rc<Link>, core: &Rc<Core>, gathered: &[u8]) {
         self.state.clear(flag::ON_UNSENT_LIST);
-        self.gathered_bytes.set(0);
-        let mut left = piece;
-        if !piece.is_empty() && !self.state.has(FLUSHED_IN_FULL) {
-            let outbox = self.outbox.borrow();
-            if let Some(stream) = &*self.stream.borrow()
-                && let Ok(count) = stream.write(outbox.bytes(piece))
-            {
-                left.advance(count);
-                if left.is_empty() {
-                    return;
-                }
+        let (start, length) = (self.gathered_start.get(), self.gathered_bytes.replace(0) as usize);
+        let mut piece = gathered.get(start..start + length).unwrap_or_default();
+        if !piece.is_empty()
+            && !self.state.has(FLUSHED_IN_FULL)
+            && let Some(stream) = &*self.stream.borrow()
+            && let Ok(count) = stream.write(piece)
+        {
+            core.counters.bytes_out.add(count);
+            if count == length {
+                return;
             }
+            piece = piece.get(count..).unwrap_or_default();
         }
         // An error, if there was one, will show again.
-        self.flush_in_full(core, left);
+        self.flush_in_full(core, piece);
     }
 
     /// Does what [`flush`](Link::flush) does when it cannot take the short way.
     #[cold]
-    fn flush_in_full(self: &Rc<Link>, core: &Rc<Core>, piece: Piece) {
-        if self.state.has(flag::LOST) {
-            return;
+    fn flush_in_full(self: &Rc<Link>, core: &Rc<Core>, piece: &[u8]) {
+        if !self.state.has(flag::LOST) {
+            let result = self.send_backlog(core, piece);
+            self.settle(core, result);
         }
-        let piece = self.outbox.borrow().bytes(piece).to_vec();
-        let result = self.send_backlog(&piece);
-        self.settle(core, result);
     }
 
     #[cold]
-    fn send_backlog(self: &Rc<Link>, mut piece: &[u8]) -> io::Result<()> {
+    fn send_backlog(self: &Rc<Link>, core: &Core, mut piece: &[u8]) -> io::Result<()> {
         if self.state.has(flag::TLS) {
             debug_assert!(piece.is_empty(), "TLS connections have nothing in the outbox");
             return self.send_encrypted();
         }
         let stream = self.stream.borrow();
         let Some(stream) = &*stream else { return Ok(()) };
-        let mut backlog = self.backlog.borrow_mut();
+        let mut backlog = self.extras().backlog.borrow_mut();
         let mut sent_bytes = 0;
         let result = loop {
             if piece.is_empty() && backlog.is_empty() {
@@ -185,6 +197,7 @@ impl Link {
                 Ok(0) => break Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => {
                     sent_bytes += count;
+                    core.counters.bytes_out.add(count);
                     let of_piece = count.min(piece.len());
                     piece = &piece[of_piece..];
                     backlog.consume(count - of_piece);
@@ -255,13 +268,13 @@ impl Link {
         producer: Rc<dyn Producer>,
         streaming: Streaming,
     ) {
-        let Some(core) = self.core.upgrade() else { return };
+        let Some(core) = self.core() else { return };
         self.dismiss_producer(&core);
         let feeding = Feeding { producer, streaming, context: LogContext::current() };
         if !self.takes_writes() {
             return feeding.stop(&core);
         }
-        self.feeding.replace(Some(feeding));
+        self.extras().feeding.replace(Some(feeding));
         self.state.set(flag::HAS_PRODUCER);
         self.steer_producer(&core);
     }
@@ -272,7 +285,7 @@ impl Link {
         }
         self.state.clear(flag::HAS_PRODUCER | flag::PRODUCER_WAITS);
         // It may be anybody's; it goes with no borrow held.
-        let feeding = self.feeding.take();
+        let feeding = self.extras().feeding.take();
         drop(feeding);
         if self.state.has(flag::LOSING | flag::LOSING_WRITE) {
             self.flush_later();
@@ -282,16 +295,16 @@ impl Link {
     /// Tells the producer to stop, if there is one.
     pub(super) fn dismiss_producer(&self, core: &Core) {
         self.state.clear(flag::HAS_PRODUCER | flag::PRODUCER_WAITS);
-        if let Some(feeding) = self.feeding.take() {
+        if let Some(feeding) = self.extras_if_any().and_then(|extras| extras.feeding.take()) {
             feeding.stop(core);
         }
     }
 
     pub(crate) fn set_watermarks(self: &Rc<Link>, high_bytes: usize, low_bytes: usize) {
-        self.high_water_bytes.set(high_bytes);
-        self.low_water_bytes.set(low_bytes.min(high_bytes));
+        self.extras().high_water_bytes.set(high_bytes);
+        self.extras().low_water_bytes.set(low_bytes.min(high_bytes));
         if self.state.has(flag::HAS_PRODUCER)
-            && let Some(core) = self.core.upgrade()
+            && let Some(core) = self.core()
         {
             self.steer_producer(&core);
         }
@@ -300,15 +313,15 @@ impl Link {
     /// Pauses, resumes or asks the producer, as the unsent bytes demand.
     fn steer_producer(self: &Rc<Link>, core: &Core) {
         let buffered_bytes = self.buffered_bytes();
-        let feeding = self.feeding.borrow();
+        let feeding = self.extras().feeding.borrow();
         let Some(feeding) = &*feeding else { return };
         let waits = self.state.has(flag::PRODUCER_WAITS);
         match feeding.streaming {
-            Streaming::Push if !waits && buffered_bytes > self.high_water_bytes.get() => {
+            Streaming::Push if !waits && buffered_bytes > self.extras().high_water_bytes.get() => {
                 self.state.set(flag::PRODUCER_WAITS);
                 self.tell_producer(core, feeding, |_, producer| producer.pause_producing());
             }
-            Streaming::Push if waits && buffered_bytes <= self.low_water_bytes.get() => {
+            Streaming::Push if waits && buffered_bytes <= self.extras().low_water_bytes.get() => {
                 self.state.clear(flag::PRODUCER_WAITS);
                 self.tell_producer(core, feeding, |_, producer| producer.resume_producing());
             }
@@ -341,7 +354,7 @@ impl Link {
     }
 
     fn is_fed_by(&self, producer: &Rc<dyn Producer>) -> bool {
-        let feeding = self.feeding.borrow();
+        let feeding = self.extras().feeding.borrow();
         feeding.as_ref().is_some_and(|feeding| Rc::ptr_eq(&feeding.producer, producer))
     }
 }

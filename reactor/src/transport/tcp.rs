@@ -170,7 +170,7 @@ impl Port {
                 return;
             }
         }
-        core.unread.borrow_mut().push_back(self.key.get());
+        core.read_later(self.key.get());
     }
 
     fn accept(self: &Rc<Port>, core: &Rc<Core>, stream: Stream, peer: SocketAddr) {
@@ -180,6 +180,7 @@ impl Port {
             // It fails only for a connection that has ended already, which reading will show.
             let _ = stream.set_nodelay(true);
         }
+        core.counters.accepts.add(1);
         let number = self.connection_count.get() + 1;
         self.connection_count.set(number);
         let context = LogContext::new(format!("tcp-{}-{number}", self.address.port()));
@@ -218,7 +219,7 @@ impl Port {
             if let (Some(port), Some(core)) = (port.upgrade(), weak_core.upgrade()) {
                 port.is_pausing.set(false);
                 // No new edge will come for what waits already.
-                core.unread.borrow_mut().push_back(port.key.get());
+                core.read_later(port.key.get());
             }
         });
         core.timers.borrow_mut().insert(core.backend.now() + ACCEPT_PAUSE, job);

@@ -36,7 +36,7 @@ impl Link {
     fn receive_ciphertext(self: &Rc<Link>, core: &Rc<Core>) -> Received {
         let result = {
             let stream = self.stream.borrow();
-            let mut session = self.session.borrow_mut();
+            let mut session = self.extras().session.borrow_mut();
             let (Some(stream), Some(session)) = (&*stream, &mut *session) else {
                 return Received::Nothing;
             };
@@ -73,9 +73,9 @@ impl Link {
     /// Sends what rustls has for the peer and what it makes of the backlog.
     pub(super) fn send_encrypted(self: &Rc<Link>) -> io::Result<()> {
         let stream = self.stream.borrow();
-        let mut session = self.session.borrow_mut();
+        let mut session = self.extras().session.borrow_mut();
         let (Some(stream), Some(session)) = (&*stream, &mut *session) else { return Ok(()) };
-        let mut backlog = self.backlog.borrow_mut();
+        let mut backlog = self.extras().backlog.borrow_mut();
         let mut encrypted_bytes = 0;
         loop {
             while session.wants_write() && !self.state.has(flag::WRITE_BLOCKED) {
@@ -107,7 +107,7 @@ impl Link {
 
     /// Tells the peer, within TLS, that nothing more will be sent. Returns whether that is done.
     pub(super) fn close_notify(self: &Rc<Link>) -> io::Result<bool> {
-        if let Some(session) = &mut *self.session.borrow_mut()
+        if let Some(session) = &mut *self.extras().session.borrow_mut()
             && !self.state.has(flag::CLOSE_NOTIFIED)
         {
             self.state.set(flag::CLOSE_NOTIFIED);
@@ -118,7 +118,7 @@ impl Link {
     }
 
     pub(super) fn has_unsent_ciphertext(&self) -> bool {
-        self.session.borrow().as_ref().is_some_and(|session| session.wants_write())
+        self.extras().session.borrow().as_ref().is_some_and(|session| session.wants_write())
     }
 }
 
@@ -158,7 +158,7 @@ impl Transport {
             if link.state.has(NOT_READING) {
                 return false;
             }
-            let result = match &mut *link.session.borrow_mut() {
+            let result = match &mut *link.extras().session.borrow_mut() {
                 Some(session) => session.reader().read(&mut buffers.scratch),
                 None => return false,
             };
@@ -196,7 +196,7 @@ impl Transport {
     fn follow_handshake(&self, core: &Rc<Core>) {
         let link = &self.link;
         let Some((is_handshaking, wants_write)) =
-            link.session.borrow().as_ref().map(|s| (s.is_handshaking(), s.wants_write()))
+            link.extras().session.borrow().as_ref().map(|s| (s.is_handshaking(), s.wants_write()))
         else {
             return;
         };
@@ -205,7 +205,7 @@ impl Transport {
         }
         if link.state.has(flag::HANDSHAKING) && !is_handshaking {
             link.state.clear(flag::HANDSHAKING);
-            let timer = core.timers.borrow_mut().remove(link.timer.get());
+            let timer = core.timers.borrow_mut().remove(link.extras().timer.get());
             drop(timer);
             link.make(core);
         }
