@@ -12,6 +12,7 @@ use std::future::Future;
 use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -45,10 +46,27 @@ struct Inner {
     loop_nanos: Cell<u64>,
 }
 
-/// A numbered name is spelt out only when somebody asks for it: most never are.
+/// A numbered name is spelt out only when somebody asks for it: most never are. Nor are those of jobs.
 enum Name {
+    Job { parent: Option<SentName>, pool: Arc<str>, spelt: OnceCell<Box<str>> },
     Numbered { kind: &'static str, number: u64, spelt: OnceCell<Box<str>> },
     Text(Box<str>),
+}
+
+/// A context's name on its way to another thread, where a job's context is named after it.
+#[derive(Debug)]
+pub(crate) enum SentName {
+    Numbered { kind: &'static str, number: u64 },
+    Text(Box<str>),
+}
+
+impl fmt::Display for SentName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SentName::Numbered { kind, number } => write!(f, "{kind}-{number}"),
+            SentName::Text(text) => f.write_str(text),
+        }
+    }
 }
 
 impl Name {
@@ -59,6 +77,10 @@ impl Name {
 
     fn as_str(&self) -> &str {
         match self {
+            Name::Job { parent: None, pool, .. } => pool,
+            Name::Job { parent: Some(parent), pool, spelt } => {
+                spelt.get_or_init(|| format!("{parent}-{pool}").into())
+            }
             Name::Numbered { kind, number, spelt } => {
                 spelt.get_or_init(|| format!("{kind}-{number}").into())
             }
@@ -75,10 +97,14 @@ pub struct Usage {
     pub loop_time: Duration,
     /// Time spent in pool threads, by the monotonic clock.
     pub thread_time: Duration,
+    /// How long jobs have waited for a thread of their pool.
+    pub thread_wait: Duration,
     /// Database transactions run.
     pub db_transactions: u64,
     /// Time spent inside database transactions.
     pub db_time: Duration,
+    /// How long database transactions have waited for a connection.
+    pub db_wait: Duration,
     /// Events fetched from the database.
     pub events_fetched: u64,
     /// Time charged, of whatever kind, after the context was finished: work that outlived its request.
@@ -96,6 +122,8 @@ impl Usage {
             self.loop_time = self.loop_time.saturating_add(cost.loop_time);
             self.thread_time = self.thread_time.saturating_add(cost.thread_time);
         }
+        self.thread_wait = self.thread_wait.saturating_add(cost.thread_wait);
+        self.db_wait = self.db_wait.saturating_add(cost.db_wait);
         // Database time is part of thread time, so it is never `late` a second time.
         self.db_time = self.db_time.saturating_add(cost.db_time);
     }
@@ -119,13 +147,32 @@ impl LogContext {
     #[must_use]
     #[inline]
     pub fn renew(self, kind: &'static str, number: u64) -> Self {
+        self.renew_as(Name::numbered(kind, number))
+    }
+
+    /// Makes the context of a thread job, named after the context that gave it, in the memory of this
+    /// one if nobody else holds it.
+    pub(crate) fn renew_for_job(self, parent: Option<SentName>, pool: &Arc<str>) -> Self {
+        self.renew_as(Name::Job { parent, pool: Arc::clone(pool), spelt: OnceCell::new() })
+    }
+
+    #[inline]
+    fn renew_as(self, name: Name) -> Self {
         if let Some(mut shared) = self.0
             && let Some(inner) = Rc::get_mut(&mut shared)
         {
-            *inner = Inner::new(Name::numbered(kind, number), Self::sentinel());
+            *inner = Inner::new(name, Self::sentinel());
             return Self(Some(shared));
         }
-        Self::numbered(kind, number)
+        Self::with_parent(name, Self::sentinel())
+    }
+
+    /// Returns the name in a form that can be sent to another thread; `None` for the sentinel.
+    pub(crate) fn sent_name(&self) -> Option<SentName> {
+        self.0.as_ref().map(|inner| match &inner.name {
+            Name::Numbered { kind, number, .. } => SentName::Numbered { kind, number: *number },
+            name => SentName::Text(name.as_str().into()),
+        })
     }
 
     /// Makes a context named `<this name>-<suffix>`, whose costs are this one's too.
@@ -202,6 +249,12 @@ impl LogContext {
     /// Counts a database transaction that took `duration`, for this context and its parents.
     pub fn record_database_transaction(&self, duration: Duration) {
         self.charge(&Usage { db_transactions: 1, db_time: duration, ..Usage::default() });
+    }
+
+    /// Counts the time that a database transaction has waited for a connection, for this context and its
+    /// parents.
+    pub fn record_database_wait(&self, duration: Duration) {
+        self.charge(&Usage { db_wait: duration, ..Usage::default() });
     }
 
     /// Counts events fetched from the database, for this context and its parents.
@@ -343,6 +396,11 @@ pub(crate) fn install_clock(clock: Option<AccountingClock>) -> Option<Accounting
         current.slice_started.set(current.time().unwrap_or_default());
         before
     })
+}
+
+/// Whether this thread is one of a pool's.
+pub(crate) fn is_on_pool_thread() -> bool {
+    CURRENT.with(|current| matches!(&*current.clock.borrow(), Some(AccountingClock::Thread(_))))
 }
 
 /// Charges the running slice up to now: before counters are read or change their meaning, and before

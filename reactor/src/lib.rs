@@ -154,10 +154,12 @@ pub use flow::{Consumer, Producer, Streaming};
 pub use looping::LoopingCall;
 pub use protocol::{Address, ConnectError, ConnectionLost, Factory, Protocol};
 pub use reactor::Reactor;
-pub use remote::ReactorRemote;
+pub use remote::{BlockingCallError, CallRefused, ReactorRemote};
 pub use service::{MultiService, Service, StartError};
 pub use signals::Signal;
-pub use threads::{ThreadPool, ThreadPoolError, ThreadPoolOptions, ThreadPoolStatistics};
+pub use threads::{
+    QueuePlace, ThreadPool, ThreadPoolError, ThreadPoolOptions, ThreadPoolStatistics,
+};
 pub use timers::DelayedCall;
 pub use transport::Transport;
 pub use transport::tcp::{ConnectOptions, ListenOptions, ListeningPort};

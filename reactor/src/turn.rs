@@ -137,7 +137,8 @@ impl<'a> Turner<'a> {
     #[inline]
     fn poll(&mut self, patience: Patience) -> io::Result<()> {
         let settled = context::settle();
-        let timeout = if patience == Patience::None || self.has_work() {
+        let has_to_look = patience == Patience::None || self.has_work();
+        let timeout = if has_to_look || !self.core.remote.may_sleep() {
             Some(Duration::ZERO)
         } else {
             let deadline = self.core.timers.borrow_mut().next_deadline();
@@ -146,7 +147,9 @@ impl<'a> Turner<'a> {
         };
         self.last_reading = context::last_reading();
         self.core.counters.turns.add(1);
-        self.core.backend.wait(timeout, &mut self.events)
+        let result = self.core.backend.wait(timeout, &mut self.events);
+        self.core.remote.woke();
+        result
     }
 
     #[inline]

@@ -15,6 +15,7 @@ mod queues;
 mod reactor;
 mod read_write_lock;
 mod reentry;
+mod remote;
 mod resolving;
 mod services;
 mod support;

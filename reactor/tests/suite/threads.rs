@@ -2,13 +2,13 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use ropewalk::testing::{Clock, assert_no_result, failure_result_of, success_result_of};
 use ropewalk::{
-    CancelledError, Deferred, Failure, LogContext, Panicked, Reactor, ThreadPool, ThreadPoolError,
-    ThreadPoolOptions, gather_results,
+    CancelledError, Deferred, Failure, LogContext, Panicked, QueuePlace, Reactor, ThreadPool,
+    ThreadPoolError, ThreadPoolOptions, gather_results,
 };
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -235,4 +235,239 @@ fn on_a_simulated_reactor_a_pool_stops_when_its_jobs_have_run() {
     assert_eq!(success_result_of(job), 5);
     assert!(failure_result_of(cancelled).is::<CancelledError>());
     assert_eq!(success_result_of(stopped), 0);
+}
+
+#[test]
+fn who_waits_for_a_place_gets_one_when_a_job_begins_first_come_first_served() {
+    let reactor = reactor();
+    let pool = reactor.thread_pool(ThreadPoolOptions::new("small").threads(1).queue_max(1));
+    let (running, release, begun) = blocked(&pool);
+    begun.recv().unwrap();
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let job = |n: u32| {
+        let order = Arc::clone(&order);
+        move || {
+            order.lock().unwrap().push(n);
+            Ok::<_, Failure>(n)
+        }
+    };
+    let waiting = (0..5).map(|n| pool.defer_when_free(job(n))).collect();
+    assert_eq!(pool.statistics().waiting_for_place, 4);
+    let refused = failure_result_of(pool.defer(job(9)));
+    assert!(refused.is::<ThreadPoolError>(), "nobody jumps the line");
+    release.send(7).unwrap();
+    assert_eq!(reactor.run_until(gather_results(waiting)).unwrap(), [0, 1, 2, 3, 4]);
+    assert_eq!(*order.lock().unwrap(), [0, 1, 2, 3, 4]);
+    assert_eq!(success_result_of(running), 7);
+    assert_eq!(pool.statistics().waiting_for_place, 0);
+}
+
+#[test]
+fn a_place_that_is_not_used_goes_to_the_next_in_line() {
+    type Leave = fn(Deferred<QueuePlace>, QueuePlace) -> Option<QueuePlace>;
+    let ways: [(&str, Leave); 2] = [
+        ("the one in front leaves the line", |line, place| {
+            line.cancel();
+            assert!(failure_result_of(line).is::<CancelledError>());
+            Some(place)
+        }),
+        ("it is dropped", |line, place| {
+            drop(line);
+            drop(place);
+            None
+        }),
+    ];
+    for (why, leave) in ways {
+        let clock = Clock::new();
+        let pool = clock.reactor().thread_pool(ThreadPoolOptions::new("sim").queue_max(1));
+        let first = success_result_of(pool.reserve());
+        let (second, third) = (pool.reserve(), pool.reserve());
+        assert_no_result(&second);
+        let first = leave(second, first);
+        clock.pump();
+        drop(first);
+        clock.pump();
+        let job = success_result_of(third).defer(|| Ok::<_, Failure>(3));
+        clock.pump();
+        assert_eq!(success_result_of(job), 3, "{why}");
+        assert_eq!(pool.statistics().waiting_for_place, 0, "{why}");
+    }
+}
+
+#[test]
+fn those_in_line_are_refused_when_the_pool_is_stopped() {
+    let clock = Clock::new();
+    let pool = clock.reactor().thread_pool(ThreadPoolOptions::new("sim").queue_max(1));
+    let place = success_result_of(pool.reserve());
+    let line = pool.reserve();
+    assert_eq!(success_result_of(pool.stop(LIMIT)), 0);
+    for failure in [
+        failure_result_of(line),
+        failure_result_of(pool.reserve()),
+        failure_result_of(place.defer(|| Ok::<_, Failure>(1))),
+    ] {
+        assert!(matches!(failure.downcast_ref(), Some(ThreadPoolError::Stopped { .. })));
+    }
+}
+
+/// A cancelled job leaves the queue, and the place is somebody else's.
+#[test]
+fn a_cancelled_job_gives_its_place_up() {
+    let clock = Clock::new();
+    let pool = clock.reactor().thread_pool(ThreadPoolOptions::new("sim").queue_max(1));
+    let job = pool.defer(|| Ok::<_, Failure>(1));
+    let line = pool.defer_when_free(|| Ok::<_, Failure>(2));
+    job.cancel();
+    failure_result_of(job);
+    clock.pump();
+    assert_eq!(success_result_of(line), 2);
+    assert_eq!((pool.statistics().cancelled, pool.statistics().completed), (1, 1));
+}
+
+/// Says when it is dropped.
+struct Dropped(mpsc::Sender<std::thread::ThreadId>);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        let _ = self.0.send(std::thread::current().id());
+    }
+}
+
+#[test]
+fn the_result_of_a_job_that_was_cancelled_while_it_ran_is_dropped_on_the_loop() {
+    let reactor = reactor();
+    let pool = reactor.thread_pool(ThreadPoolOptions::new("cancel").threads(1));
+    let (sender, dropped) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let (begin, begun) = mpsc::channel();
+    let job = pool.defer(move || {
+        begin.send(()).unwrap();
+        let _ = released.recv();
+        Ok::<_, Failure>(Dropped(sender))
+    });
+    begun.recv().unwrap();
+    job.cancel();
+    assert!(failure_result_of(job).is::<CancelledError>());
+    assert_eq!(pool.statistics().running, 1, "nothing interrupts it");
+    drop(release);
+    let after = pool.defer(|| Ok::<_, Failure>(1));
+    assert_eq!(reactor.run_until(after).unwrap(), 1);
+    assert_eq!(dropped.try_recv(), Ok(std::thread::current().id()));
+    assert_eq!(pool.statistics().completed, 2);
+}
+
+/// Jobs that a callback gives are handed over after it has returned: until then they can be taken back
+/// without the threads' ever having heard of them.
+#[test]
+fn a_job_can_be_cancelled_in_the_callback_that_gave_it() {
+    let reactor = reactor();
+    let pool = reactor.thread_pool(ThreadPoolOptions::new("batch").threads(2));
+    let inside = pool.clone();
+    let task = reactor.spawn(async move {
+        let mut kept = Vec::new();
+        for n in 0..100u32 {
+            let job = inside.defer(move || Ok::<_, Failure>(n));
+            match n % 3 {
+                0 => kept.push(job),
+                _ => job.cancel(),
+            }
+        }
+        gather_results(kept).await
+    });
+    let expected: Vec<u32> = (0..100).step_by(3).collect();
+    assert_eq!(reactor.run_until(task).unwrap(), expected);
+    let statistics = pool.statistics();
+    assert_eq!((statistics.queued, statistics.running), (0, 0));
+    assert_eq!(statistics.completed + statistics.cancelled, 100);
+}
+
+#[test]
+fn threads_beyond_the_minimum_end_when_there_is_nothing_to_do() {
+    let reactor = reactor();
+    let options = ThreadPoolOptions::new("idle").threads(3).threads_min(1);
+    let pool = reactor.thread_pool(options.idle_time(Duration::from_millis(1)));
+    let blocked: Vec<_> = (0..3).map(|_| blocked(&pool)).collect();
+    assert_eq!(pool.statistics().threads, 3);
+    let mut jobs = Vec::new();
+    for (job, release, begun) in blocked {
+        begun.recv().unwrap();
+        release.send(1).unwrap();
+        jobs.push(job);
+    }
+    reactor.run_until(gather_results(jobs)).unwrap();
+    let handle = reactor.clone();
+    let watched = pool.clone();
+    let shrunk = reactor.spawn(async move {
+        while watched.statistics().threads > 1 {
+            let (tick, ticked) = Deferred::new();
+            handle.call_later(Duration::from_millis(1), || ticked.callback(()));
+            tick.await?;
+        }
+        Ok(())
+    });
+    reactor.run_until(shrunk.with_timeout(&reactor, LIMIT)).unwrap();
+    let statistics = pool.statistics();
+    assert_eq!((statistics.threads_started, statistics.threads_ended), (3, 2));
+    let again = pool.defer(|| Ok::<_, Failure>(std::thread::current().name().map(str::to_owned)));
+    let name = reactor.run_until(again).unwrap().unwrap();
+    assert!(name.starts_with("idle-"), "{name}");
+}
+
+#[test]
+fn statistics_tell_what_has_become_of_jobs() {
+    let reactor = reactor();
+    let pool = reactor.thread_pool(ThreadPoolOptions::new("counted").threads(1));
+    let (running, release, begun) = blocked(&pool);
+    begun.recv().unwrap();
+    let waiting = pool.defer(|| "x".parse::<i32>());
+    let panicking = pool.defer(|| -> Result<(), Failure> { panic!("on purpose") });
+    let cancelled = pool.defer(|| Ok::<_, Failure>(1));
+    cancelled.cancel();
+    failure_result_of(cancelled);
+    let now = pool.statistics();
+    assert_eq!((now.running, now.queued, now.cancelled), (1, 2, 1));
+    release.send(1).unwrap();
+    assert_eq!(reactor.run_until(running).unwrap(), 1);
+    assert!(reactor.run_until(waiting).is_err());
+    assert!(reactor.run_until(panicking).is_err());
+    let end = pool.statistics();
+    assert_eq!((end.completed, end.failed, end.panicked, end.running), (3, 2, 1, 0));
+    assert!(end.wait_time > Duration::ZERO && end.run_time > Duration::ZERO);
+    let names: Vec<String> =
+        reactor.thread_pools().iter().map(|pool| pool.name().to_owned()).collect();
+    assert_eq!(names, ["counted"]);
+}
+
+#[test]
+fn jobs_begin_in_the_order_in_which_they_were_given() {
+    let reactor = reactor();
+    let pool = reactor.thread_pool(ThreadPoolOptions::new("order").threads(1));
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let give = |n: u32| {
+        let order = Arc::clone(&order);
+        pool.defer(move || {
+            order.lock().unwrap().push(n);
+            Ok::<_, Failure>(n)
+        })
+    };
+    let outside = (0..20).map(give).collect();
+    reactor.run_until(gather_results(outside)).unwrap();
+    let (jobs, given) = Deferred::new();
+    let jobs = jobs.add_callback(gather_results);
+    let (pool, inside) = (pool.clone(), Arc::clone(&order));
+    reactor.call_soon(move || {
+        given.callback(
+            (20..120)
+                .map(|n| {
+                    let order = Arc::clone(&inside);
+                    pool.defer(move || {
+                        order.lock().unwrap().push(n);
+                        Ok::<_, Failure>(n)
+                    })
+                })
+                .collect(),
+        );
+    });
+    reactor.run_until(jobs).unwrap();
+    assert!(order.lock().unwrap().iter().copied().eq(0..120));
 }
