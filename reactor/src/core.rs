@@ -26,7 +26,7 @@ use crate::threads::ThreadPools;
 use crate::timers::Timers;
 use crate::transport::Transport;
 use crate::transport::outbox::Outbox;
-use crate::transport::tcp::Port;
+use crate::transport::port::Port;
 use crate::turn::Buffers;
 
 pub(crate) struct Core {

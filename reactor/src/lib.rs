@@ -106,6 +106,7 @@
 //! assert!(failure_result_of(limited).is::<TimeoutError>());
 //! ```
 
+mod address;
 mod agenda;
 mod backend;
 mod background;
@@ -138,6 +139,7 @@ pub mod tls;
 mod transport;
 mod turn;
 
+pub use address::{Address, UnixAddress};
 pub use backend::Stopwatch;
 pub use background::run_as_background_process;
 pub use clock::Instant;
@@ -152,7 +154,7 @@ pub use deferred::{
 pub use failure::{CancelledError, Failure, Panicked, ResolverDropped, TimeoutError};
 pub use flow::{Consumer, Producer, Streaming};
 pub use looping::LoopingCall;
-pub use protocol::{Address, ConnectError, ConnectionLost, Factory, Protocol};
+pub use protocol::{ConnectError, ConnectionLost, Factory, Protocol};
 pub use reactor::Reactor;
 pub use remote::{BlockingCallError, CallRefused, ReactorRemote};
 pub use service::{MultiService, Service, StartError};
@@ -162,4 +164,6 @@ pub use threads::{
 };
 pub use timers::DelayedCall;
 pub use transport::Transport;
-pub use transport::tcp::{ConnectOptions, ListenOptions, ListeningPort};
+pub use transport::port::ListeningPort;
+pub use transport::tcp::{ConnectOptions, ListenOptions};
+pub use transport::unix::{PeerCredentials, SendDescriptorError, UnixListenOptions};

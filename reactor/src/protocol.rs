@@ -2,12 +2,12 @@
 //! what the reactor tells it about their end, [`ConnectionLost`].
 
 use std::cell::RefCell;
-use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::address::Address;
 use crate::transport::Transport;
 
 /// One end of one connection: what to do with the bytes that arrive.
@@ -44,6 +44,14 @@ pub trait Protocol {
     /// The slice lies in a buffer that all connections share: copy what is to be kept.
     fn data_received(&mut self, transport: &Transport, data: &[u8]);
 
+    /// The peer has passed a file descriptor, over a Unix socket.
+    ///
+    /// It comes before the bytes that it was sent with. Unless this is overridden, it is closed. A
+    /// pause that is asked for here takes effect after those bytes.
+    fn file_descriptor_received(&mut self, transport: &Transport, descriptor: OwnedFd) {
+        let _ = (transport, descriptor);
+    }
+
     /// The peer has finished sending but can still receive.
     ///
     /// Unless this is overridden, what was written goes out and the connection is closed.
@@ -67,6 +75,10 @@ impl<P: Protocol> Protocol for Rc<RefCell<P>> {
 
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
         self.borrow_mut().data_received(transport, data);
+    }
+
+    fn file_descriptor_received(&mut self, transport: &Transport, descriptor: OwnedFd) {
+        self.borrow_mut().file_descriptor_received(transport, descriptor);
     }
 
     fn read_connection_lost(&mut self, transport: &Transport) {
@@ -93,32 +105,6 @@ where
 {
     fn build_protocol(&self, peer: &Address) -> Option<Box<dyn Protocol>> {
         self(peer)
-    }
-}
-
-/// Where one end of a connection is.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-#[non_exhaustive]
-pub enum Address {
-    /// An IP address and a TCP port.
-    Tcp(SocketAddr),
-}
-
-impl Address {
-    /// Returns the IP address and port, if this kind of address has them.
-    #[must_use]
-    pub fn socket_address(&self) -> Option<SocketAddr> {
-        match self {
-            Address::Tcp(address) => Some(*address),
-        }
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Address::Tcp(address) => address.fmt(f),
-        }
     }
 }
 
@@ -151,7 +137,7 @@ pub enum ConnectionLost {
 #[error("cannot connect to {address}")]
 pub struct ConnectError {
     /// Where it should have led.
-    pub address: SocketAddr,
+    pub address: Address,
     /// What came in between.
     pub source: ConnectionLost,
 }

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::address::{Address, UnixAddress};
 use crate::backend::Backend;
 use crate::backend::mio::MioBackend;
 use crate::clock::Instant;
@@ -25,7 +26,9 @@ use crate::teardown;
 use crate::timers::DelayedCall;
 use crate::transport::Transport;
 use crate::transport::connect::{self, Attempt, Supply};
-use crate::transport::tcp::{ConnectOptions, ListenOptions, ListeningPort, Port, Security};
+use crate::transport::port::{AcceptOptions, ListeningPort, Port, Security};
+use crate::transport::tcp::{ConnectOptions, ListenOptions};
+use crate::transport::unix::UnixListenOptions;
 use crate::turn::{Patience, Turner};
 
 /// The event loop: time, timers, connections, work from other threads.
@@ -263,7 +266,33 @@ impl Reactor {
         address: SocketAddr,
         protocol: Box<dyn Protocol>,
     ) -> Deferred<Transport> {
-        self.connect_with(address, protocol, None)
+        self.connect_tcp_with(address, &ConnectOptions::default(), protocol)
+    }
+
+    /// Connects to a TCP address with options: from a certain address, kept alive. Otherwise as
+    /// [`connect_tcp`](Reactor::connect_tcp).
+    #[track_caller]
+    pub fn connect_tcp_with(
+        &self,
+        address: SocketAddr,
+        options: &ConnectOptions,
+        protocol: Box<dyn Protocol>,
+    ) -> Deferred<Transport> {
+        self.connect_with(address.into(), options, protocol, None)
+    }
+
+    /// Connects to a Unix stream socket and puts `protocol` on the connection.
+    ///
+    /// Otherwise as [`connect_tcp`](Reactor::connect_tcp). A path is looked up at once, on the
+    /// loop's thread.
+    #[track_caller]
+    pub fn connect_unix(
+        &self,
+        address: impl Into<UnixAddress>,
+        protocol: Box<dyn Protocol>,
+    ) -> Deferred<Transport> {
+        let address = Address::Unix(address.into());
+        self.connect_with(address, &ConnectOptions::default(), protocol, None)
     }
 
     /// Connects to a TCP address, speaks TLS with whoever proves to be `name`, and puts `protocol`
@@ -285,10 +314,13 @@ impl Reactor {
         protocol: Box<dyn Protocol>,
     ) -> Deferred<Transport> {
         match rustls::ClientConnection::new(config, name) {
-            Ok(session) => self.connect_with(address, protocol, Some(session.into())),
+            Ok(session) => {
+                let options = &ConnectOptions::default();
+                self.connect_with(address.into(), options, protocol, Some(session.into()))
+            }
             Err(error) => {
                 let source = ConnectionLost::Tls(Arc::new(error));
-                Deferred::fail(ConnectError { address, source })
+                Deferred::fail(ConnectError { address: Address::Tcp(address), source })
             }
         }
     }
@@ -296,12 +328,12 @@ impl Reactor {
     #[track_caller]
     fn connect_with(
         &self,
-        address: SocketAddr,
+        address: Address,
+        options: &ConnectOptions,
         protocol: Box<dyn Protocol>,
         session: Option<rustls::Connection>,
     ) -> Deferred<Transport> {
         let protocol = Supply::Now(protocol);
-        let options = &ConnectOptions::default();
         connect::connect(&self.core, Attempt { address, options, protocol, session })
     }
 
@@ -319,7 +351,56 @@ impl Reactor {
         factory: Rc<dyn Factory>,
         options: ListenOptions,
     ) -> io::Result<ListeningPort> {
-        Port::open(&self.core, address, factory, Security::Plain, &options)
+        self.core.check_open()?;
+        let listener = self.core.backend.listen(address, &options)?;
+        Port::open(&self.core, listener, factory, Security::Plain, options.on_accept())
+    }
+
+    /// Listens on a Unix stream socket.
+    ///
+    /// The file is made with the permissions that `options` give, and removed when the port stops. One
+    /// that a dead process has left is replaced; any other file is not touched. While that is
+    /// looked into, a file with `.lock` behind its name lies beside it.
+    ///
+    /// ```no_run
+    /// use std::rc::Rc;
+    /// use ropewalk::{Address, Protocol, Reactor, Transport, UnixListenOptions};
+    ///
+    /// struct WhoAmI;
+    ///
+    /// impl Protocol for WhoAmI {
+    ///     fn connection_made(&mut self, transport: &Transport) {
+    ///         if let Some(peer) = transport.peer_credentials() {
+    ///             transport.write(format!("you are user {}\n", peer.user_id).as_bytes());
+    ///         }
+    ///         transport.lose_connection();
+    ///     }
+    ///
+    ///     fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+    /// }
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let reactor = Reactor::new()?;
+    /// let factory = |_: &Address| Some(Box::new(WhoAmI) as Box<dyn Protocol>);
+    /// let options = UnixListenOptions { mode: 0o666, ..UnixListenOptions::default() };
+    /// reactor.listen_unix("/run/whoami.sock", Rc::new(factory), options)?;
+    /// reactor.run()
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of the system; and if somebody listens there, or a file that isn't a socket has that
+    /// name.
+    pub fn listen_unix(
+        &self,
+        address: impl Into<UnixAddress>,
+        factory: Rc<dyn Factory>,
+        options: UnixListenOptions,
+    ) -> io::Result<ListeningPort> {
+        self.core.check_open()?;
+        let listener = self.core.backend.listen_unix(&address.into(), &options)?;
+        Port::open(&self.core, listener, factory, Security::Plain, AcceptOptions::default())
     }
 
     /// Listens on a TCP address and speaks TLS on what it accepts.
@@ -337,7 +418,9 @@ impl Reactor {
         config: Arc<rustls::ServerConfig>,
         options: ListenOptions,
     ) -> io::Result<ListeningPort> {
-        Port::open(&self.core, address, factory, Security::Tls(config), &options)
+        self.core.check_open()?;
+        let listener = self.core.backend.listen(address, &options)?;
+        Port::open(&self.core, listener, factory, Security::Tls(config), options.on_accept())
     }
 
     /// Calls `f` on the loop whenever the process receives this signal, in place of what the

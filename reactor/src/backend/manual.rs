@@ -18,6 +18,7 @@ use rustls::time_provider::TimeProvider;
 
 use super::chance::Chance;
 use super::{Alarm, Backend, Event, Events, Readiness, SignalWatch, Stopwatch};
+use crate::address::{Address, UnixAddress};
 use crate::clock::{Instant, SystemClock};
 use crate::resolver::{HostResolver, HostTable};
 use crate::signals::Signal;
@@ -25,11 +26,12 @@ use crate::slots::Key;
 use crate::transport::memory::{Backlog, EventQueue, MemoryListener, MemoryStream, Socket};
 use crate::transport::stream::{Listener, Stream};
 use crate::transport::tcp::{ConnectOptions, ListenOptions};
+use crate::transport::unix::UnixListenOptions;
 
 pub(crate) struct ManualBackend {
     time: Rc<ManualTime>,
     events: EventQueue,
-    listeners: RefCell<BTreeMap<SocketAddr, Weak<Backlog>>>,
+    listeners: RefCell<BTreeMap<Address, Weak<Backlog>>>,
     next_port: Cell<u16>,
     chance: Chance,
     watched_signals: RefCell<Vec<(Signal, Key)>>,
@@ -138,12 +140,22 @@ impl ManualBackend {
     /// Returns what waits for connections to this address.
     pub(crate) fn listener(&self, address: SocketAddr) -> Option<Rc<Backlog>> {
         let listeners = self.listeners.borrow();
-        let at = |address| listeners.get(&address).and_then(Weak::upgrade);
+        let at = |address| listeners.get(&Address::Tcp(address)).and_then(Weak::upgrade);
         let any: IpAddr = match address.ip() {
             IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
         at(address).or_else(|| at(SocketAddr::new(any, address.port())))
+    }
+
+    fn listen_at(&self, address: Address, backlog: u32) -> io::Result<Listener> {
+        let mut listeners = self.listeners.borrow_mut();
+        if listeners.get(&address).is_some_and(|backlog| backlog.strong_count() > 0) {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        let listener = MemoryListener::new(address.clone(), backlog as usize);
+        listeners.insert(address, listener.backlog());
+        Ok(Listener::Memory(listener))
     }
 
     fn free_port(&self) -> u16 {
@@ -229,36 +241,47 @@ impl Backend for ManualBackend {
         if address.port() == 0 {
             address.set_port(self.free_port());
         }
-        let mut listeners = self.listeners.borrow_mut();
-        if listeners.get(&address).is_some_and(|backlog| backlog.strong_count() > 0) {
-            return Err(io::ErrorKind::AddrInUse.into());
-        }
-        let listener = MemoryListener::new(address, options.backlog as usize);
-        listeners.insert(address, listener.backlog());
-        Ok(Listener::Memory(listener))
+        self.listen_at(Address::Tcp(address), options.backlog)
+    }
+
+    fn listen_unix(
+        &self,
+        address: &UnixAddress,
+        options: &UnixListenOptions,
+    ) -> io::Result<Listener> {
+        // What the system would not take is not taken here either.
+        address.to_socket_address()?;
+        self.listen_at(Address::Unix(address.clone()), options.backlog)
     }
 
     fn connect(&self, address: SocketAddr, options: &ConnectOptions) -> io::Result<Stream> {
-        if let Some(world) = &self.surroundings {
-            let local_port = match options.bind_address.map_or(0, |local| local.port()) {
-                0 => self.free_port(),
-                port => port,
-            };
-            return world.connect(local_port, address).map(Stream::Memory);
-        }
         let mut local = options.bind_address.unwrap_or_else(|| match address {
             SocketAddr::V4(_) => (Ipv4Addr::LOCALHOST, 0).into(),
             SocketAddr::V6(_) => (Ipv6Addr::LOCALHOST, 0).into(),
         });
+        self.check_is_local(local.ip())?;
         if local.port() == 0 {
             local.set_port(self.free_port());
+        }
+        if let Some(world) = &self.surroundings {
+            return world.connect(local.port(), address).map(Stream::Memory);
         }
         if self.silent_hosts.borrow().contains(&address.ip()) {
             let socket = Socket::connecting(local, address, 0);
             return Ok(Stream::Memory(MemoryStream::new(Rc::new(socket))));
         }
         let backlog = self.listener(address).ok_or(io::ErrorKind::ConnectionRefused)?;
-        Ok(Stream::Memory(backlog.connect(local)))
+        Ok(Stream::Memory(backlog.connect(Address::Tcp(local))))
+    }
+
+    fn connect_unix(&self, address: &UnixAddress) -> io::Result<Stream> {
+        let key = Address::Unix(address.clone());
+        let backlog = self.listeners.borrow().get(&key).and_then(Weak::upgrade);
+        let backlog = backlog.ok_or(match address {
+            UnixAddress::Path(_) => io::ErrorKind::NotFound,
+            _ => io::ErrorKind::ConnectionRefused,
+        })?;
+        Ok(Stream::Memory(backlog.connect(Address::Unix(UnixAddress::Unnamed))))
     }
 
     fn host_resolver(&self) -> Rc<dyn HostResolver> {
@@ -280,7 +303,7 @@ impl Backend for ManualBackend {
                 stream.watch(&self.events, key);
                 Ok(())
             }
-            Stream::Tcp(_) => Err(io::ErrorKind::Unsupported.into()),
+            Stream::Tcp(_) | Stream::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
@@ -290,7 +313,7 @@ impl Backend for ManualBackend {
                 listener.watch(&self.events, key);
                 Ok(())
             }
-            Listener::Tcp(_) => Err(io::ErrorKind::Unsupported.into()),
+            Listener::Tcp(_) | Listener::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 

@@ -12,12 +12,14 @@ use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 
 use super::signal_pipe::SignalPipe;
 use super::{Alarm, Backend, Event, Events, Readiness, SignalWatch, Stopwatch};
+use crate::address::UnixAddress;
 use crate::clock::{Instant, SystemClock};
 use crate::resolver::{HostResolver, SystemResolver};
 use crate::signals::Signal;
 use crate::slots::Key;
 use crate::transport::stream::{Listener, Stream};
 use crate::transport::tcp::{self, ConnectOptions, ListenOptions};
+use crate::transport::unix::{self, UnixListenOptions, UnixListener};
 
 pub(crate) struct MioBackend {
     poll: RefCell<Poll>,
@@ -102,11 +104,24 @@ impl Backend for MioBackend {
     }
 
     fn listen(&self, address: SocketAddr, options: &ListenOptions) -> io::Result<Listener> {
-        tcp::bind(address, options).map(Listener::Tcp)
+        tcp::listen(address, options).map(Listener::Tcp)
+    }
+
+    fn listen_unix(
+        &self,
+        address: &UnixAddress,
+        options: &UnixListenOptions,
+    ) -> io::Result<Listener> {
+        let listener = UnixListener::listen(address, options)?;
+        Ok(Listener::Unix(Box::new(listener)))
     }
 
     fn connect(&self, address: SocketAddr, options: &ConnectOptions) -> io::Result<Stream> {
         tcp::connect(address, options).map(Stream::Tcp)
+    }
+
+    fn connect_unix(&self, address: &UnixAddress) -> io::Result<Stream> {
+        unix::connect(address).map(|stream| Stream::Unix(Box::new(stream)))
     }
 
     fn host_resolver(&self) -> Rc<dyn HostResolver> {
@@ -118,13 +133,13 @@ impl Backend for MioBackend {
     }
 
     fn register_stream(&self, stream: &mut Stream, key: Key) -> io::Result<()> {
+        // Both ways from the start: edges cost nothing while nothing changes, and changing
+        // what one is interested in would be a system call each time.
+        let both_ways = Interest::READABLE | Interest::WRITABLE;
         match stream {
             Stream::Memory(_) => Err(io::ErrorKind::Unsupported.into()),
-            // Both ways from the start: edges cost nothing while nothing changes, and changing
-            // what one is interested in would be a system call each time.
-            Stream::Tcp(stream) => {
-                self.registry.register(stream, token(key), Interest::READABLE | Interest::WRITABLE)
-            }
+            Stream::Tcp(stream) => self.registry.register(stream, token(key), both_ways),
+            Stream::Unix(stream) => self.registry.register(stream.source(), token(key), both_ways),
         }
     }
 
@@ -133,6 +148,9 @@ impl Backend for MioBackend {
             Listener::Memory(_) => Err(io::ErrorKind::Unsupported.into()),
             Listener::Tcp(listener) => {
                 self.registry.register(listener, token(key), Interest::READABLE)
+            }
+            Listener::Unix(listener) => {
+                self.registry.register(listener.source(), token(key), Interest::READABLE)
             }
         }
     }

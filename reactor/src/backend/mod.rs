@@ -18,12 +18,14 @@ use std::time::{Duration, SystemTime};
 
 use rustls::time_provider::TimeProvider;
 
+use crate::address::UnixAddress;
 use crate::clock::{Instant, SystemClock};
 use crate::resolver::HostResolver;
 use crate::signals::Signal;
 use crate::slots::Key;
 use crate::transport::stream::{Listener, Stream};
 use crate::transport::tcp::{ConnectOptions, ListenOptions};
+use crate::transport::unix::UnixListenOptions;
 
 /// Tells the time since some fixed moment, on any thread; see
 /// [`Reactor::stopwatch`](crate::Reactor::stopwatch).
@@ -66,8 +68,16 @@ pub(crate) trait Backend {
 
     fn listen(&self, address: SocketAddr, options: &ListenOptions) -> io::Result<Listener>;
 
+    fn listen_unix(
+        &self,
+        address: &UnixAddress,
+        options: &UnixListenOptions,
+    ) -> io::Result<Listener>;
+
     /// Begins to connect. The stream becomes writable when it is known how that went.
     fn connect(&self, address: SocketAddr, options: &ConnectOptions) -> io::Result<Stream>;
+
+    fn connect_unix(&self, address: &UnixAddress) -> io::Result<Stream>;
 
     /// Returns what looks up the names of hosts, unless a program sets another.
     fn host_resolver(&self) -> Rc<dyn HostResolver>;

@@ -165,13 +165,14 @@ impl Race {
             Ok(session) => session,
             Err(error) => {
                 let source = ConnectionLost::Tls(error.into());
-                return Deferred::fail(ConnectError { address, source });
+                return Deferred::fail(ConnectError { address: address.into(), source });
             }
         };
         let weak: Weak<Race> = Rc::downgrade(self);
         let claim = move || weak.upgrade()?.state.borrow_mut().protocol.take();
         let options = &self.connector.options;
         let protocol = Supply::OnceConnected(Box::new(claim));
+        let address = address.into();
         connect::connect(self.reactor.core(), Attempt { address, options, protocol, session })
     }
 

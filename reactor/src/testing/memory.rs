@@ -3,10 +3,10 @@
 use std::cell::{Ref, RefCell, RefMut};
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::Clock;
+use crate::address::Address;
 use crate::context::LogContext;
 use crate::protocol::Protocol;
 use crate::ready;
@@ -202,7 +202,7 @@ impl<A, B> fmt::Debug for MemoryPair<'_, A, B> {
 fn establish(
     clock: &Clock,
     stream: MemoryStream,
-    peer: SocketAddr,
+    peer: Address,
     protocol: Box<dyn Protocol>,
 ) -> Transport {
     let core = clock.reactor().core();
@@ -215,6 +215,6 @@ fn establish(
     Transport::new(link)
 }
 
-fn address(number: u16) -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], number))
+fn address(number: u16) -> Address {
+    Address::Tcp(([127, 0, 0, 1], number).into())
 }

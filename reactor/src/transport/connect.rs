@@ -1,12 +1,12 @@
 //! Connecting: from an address to a protocol on an established connection.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Transport;
 use super::link::{Link, Setup};
 use super::tcp::ConnectOptions;
+use crate::address::Address;
 use crate::context::LogContext;
 use crate::core::Core;
 use crate::deferred::Deferred;
@@ -14,7 +14,8 @@ use crate::protocol::{ConnectError, ConnectionLost, Protocol};
 
 /// What is to be connected to, and how.
 pub(crate) struct Attempt<'a> {
-    pub(crate) address: SocketAddr,
+    pub(crate) address: Address,
+    /// They concern TCP only.
     pub(crate) options: &'a ConnectOptions,
     pub(crate) protocol: Supply,
     pub(crate) session: Option<rustls::Connection>,
@@ -32,18 +33,25 @@ pub(crate) enum Supply {
 #[track_caller]
 pub(crate) fn connect(core: &Rc<Core>, attempt: Attempt<'_>) -> Deferred<Transport> {
     let Attempt { address, options, protocol, session } = attempt;
-    let fail = |error| ConnectError { address, source: ConnectionLost::Failed(Arc::new(error)) };
+    let fail = |error| ConnectError {
+        address: address.clone(),
+        source: ConnectionLost::Failed(Arc::new(error)),
+    };
     if let Err(error) = core.check_open() {
         return Deferred::fail(fail(error));
     }
-    let stream = match core.backend.connect(address, options) {
+    let stream = match &address {
+        Address::Tcp(address) => core.backend.connect(*address, options),
+        Address::Unix(address) => core.backend.connect_unix(address),
+    };
+    let stream = match stream {
         Ok(stream) => stream,
         Err(error) => return Deferred::fail(fail(error)),
     };
     let (deferred, resolver) = Deferred::new();
     let resolver = Rc::new(std::cell::Cell::new(Some(resolver)));
     let told = {
-        let resolver = Rc::clone(&resolver);
+        let (resolver, address) = (Rc::clone(&resolver), address.clone());
         move |result: Result<Transport, ConnectionLost>| {
             if let Some(resolver) = resolver.take() {
                 resolver.fire(result.map_err(|source| ConnectError { address, source }.into()));
@@ -55,7 +63,7 @@ pub(crate) fn connect(core: &Rc<Core>, attempt: Attempt<'_>) -> Deferred<Transpo
         Supply::OnceConnected(claim) => (Box::new(Nobody) as Box<dyn Protocol>, Some(claim)),
     };
     let context = LogContext::current();
-    let setup = Setup { stream, peer: address, protocol, context, session };
+    let setup = Setup { stream, peer: address.clone(), protocol, context, session };
     match Link::establish_later(core, setup, claim, told) {
         Ok(link) => {
             let link = Rc::downgrade(&link);

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use super::Transport;
 use super::link::{Link, flag};
+use super::stream::Stream;
 use crate::backend::Readiness;
 use crate::core::Core;
 use crate::protocol::{ConnectionLost, Protocol};
@@ -129,7 +130,16 @@ impl Transport {
             },
         };
         // A read that leaves room in the buffer has taken everything.
-        let is_drained = count < buffers.scratch.len() && !link.state.has(flag::PEER_CLOSING);
+        let mut is_drained = count < buffers.scratch.len()
+            && !link.state.has(flag::PEER_CLOSING | flag::CARRIES_DESCRIPTORS);
+        if !is_drained && link.state.has(flag::CARRIES_DESCRIPTORS) {
+            let is_message = self.receive_descriptors(core);
+            if link.state.has(flag::LOST | flag::LOSING) {
+                return false;
+            }
+            is_drained =
+                !is_message && count < buffers.scratch.len() && !link.state.has(flag::PEER_CLOSING);
+        }
         if is_drained {
             link.state.clear(flag::MAYBE_READABLE);
         }
@@ -144,6 +154,21 @@ impl Transport {
         self.call(core, "data_received", |protocol, transport| {
             protocol.data_received(transport, data);
         });
+    }
+
+    /// Hands over the descriptors that came with what was read. Returns whether there were any: a
+    /// read ends behind them, also where more bytes wait.
+    #[inline(never)]
+    fn receive_descriptors(&self, core: &Rc<Core>) -> bool {
+        let mut is_message = false;
+        loop {
+            let descriptor = self.link.stream.borrow().as_ref().and_then(Stream::take_descriptor);
+            let Some(descriptor) = descriptor else { return is_message };
+            is_message = true;
+            self.call(core, "file_descriptor_received", |protocol, transport| {
+                protocol.file_descriptor_received(transport, descriptor);
+            });
+        }
     }
 
     /// The peer will send no more.
@@ -209,6 +234,7 @@ pub(super) const NOT_DELIVERING: u32 =
 /// What keeps an event from being served the short way: something has to be done first, or reading
 /// is more than one call.
 const NOT_PLAIN: u32 = NOT_READING
+    | flag::CARRIES_DESCRIPTORS
     | flag::HANDSHAKING
     | flag::HOLDS_BACK
     | flag::LINGERING

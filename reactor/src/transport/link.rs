@@ -6,7 +6,8 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -16,9 +17,11 @@ use super::incoming::NOT_DELIVERING;
 use super::outbox::Outbox;
 use super::outgoing::Feeding;
 use super::stream::Stream;
+use super::unix::{PeerCredentials, SendDescriptorError};
+use crate::address::{Address, UnixAddress};
 use crate::context::LogContext;
 use crate::core::{Core, Source};
-use crate::protocol::{Address, ConnectionLost, Protocol};
+use crate::protocol::{ConnectionLost, Protocol};
 use crate::ready::Job;
 use crate::slots::Key;
 
@@ -126,6 +129,8 @@ pub(super) mod flag {
     pub(crate) const OWNS_CONTEXT: u32 = 1 << 20;
     /// The protocol holds bytes that it wants to be called for, with an empty slice, once reading goes on.
     pub(crate) const HOLDS_BACK: u32 = 1 << 21;
+    /// Descriptors may come with the bytes that are read.
+    pub(crate) const CARRIES_DESCRIPTORS: u32 = 1 << 22;
 }
 
 impl State {
@@ -154,7 +159,7 @@ impl State {
 /// What a link is made of.
 pub(crate) struct Setup {
     pub(crate) stream: Stream,
-    pub(crate) peer: SocketAddr,
+    pub(crate) peer: Address,
     pub(crate) protocol: Box<dyn Protocol>,
     pub(crate) context: LogContext,
     /// The TLS session to be put on the stream, if any.
@@ -189,6 +194,8 @@ impl Link {
         let Setup { stream, peer, protocol, context, session } = setup;
         if session.is_some() {
             flags |= flag::TLS | flag::HANDSHAKING;
+        } else if stream.carries_descriptors() {
+            flags |= flag::CARRIES_DESCRIPTORS;
         }
         let link = Rc::new(Link {
             outbox: Rc::clone(&core.outbox),
@@ -199,7 +206,7 @@ impl Link {
             stream: RefCell::new(Some(stream)),
             protocol: Cell::new(Some(protocol)),
             context,
-            peer: Address::Tcp(peer),
+            peer,
             extras: OnceCell::new(),
         });
         if let Some(session) = session {
@@ -243,7 +250,7 @@ impl Link {
     pub(super) fn finish_connecting(self: &Rc<Link>, core: &Rc<Core>) {
         let error = match &*self.stream.borrow() {
             Some(stream) => match stream.take_error() {
-                Ok(None) => stream.peer_address().err(),
+                Ok(None) => stream.check_connected().err(),
                 Ok(Some(error)) | Err(error) => Some(error),
             },
             None => return,
@@ -342,8 +349,26 @@ impl Link {
         self.extras().local.get_or_init(|| {
             let address =
                 self.stream.borrow().as_ref().and_then(|stream| stream.local_address().ok());
-            Address::Tcp(address.unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, 0).into()))
+            address.unwrap_or_else(|| match self.peer {
+                Address::Tcp(_) => Address::Tcp((Ipv4Addr::UNSPECIFIED, 0).into()),
+                Address::Unix(_) => Address::Unix(UnixAddress::Unnamed),
+            })
         })
+    }
+
+    /// A descriptor that is not taken is closed.
+    pub(crate) fn send_descriptor(&self, descriptor: OwnedFd) -> Result<(), SendDescriptorError> {
+        if self.state.has(flag::TLS) {
+            return Err(SendDescriptorError::NotUnix);
+        }
+        match &*self.stream.borrow() {
+            Some(stream) => stream.push_descriptor(descriptor),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn peer_credentials(&self) -> Option<PeerCredentials> {
+        self.stream.borrow().as_ref().and_then(Stream::peer_credentials)
     }
 
     pub(crate) fn is_connected(&self) -> bool {

@@ -7,9 +7,12 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::rc::{Rc, Weak};
 
+use super::unix::{self, PeerCredentials, SendDescriptorError};
+use crate::address::Address;
 use crate::backend::{Event, Readiness};
 use crate::slots::Key;
 
@@ -28,8 +31,12 @@ pub(crate) struct MemoryStream {
 
 /// One end of a connection, as the network sees it.
 pub(crate) struct Socket {
-    local: SocketAddr,
-    peer: SocketAddr,
+    local: Address,
+    peer: Address,
+    /// Descriptors that go with the next bytes.
+    outgoing_descriptors: RefCell<VecDeque<OwnedFd>>,
+    /// Descriptors that have come, no later than the bytes that they were sent with.
+    received_descriptors: RefCell<VecDeque<OwnedFd>>,
     /// What has arrived and was not read.
     received: RefCell<VecDeque<u8>>,
     /// How many bytes more may be sent before the peer has read some.
@@ -95,10 +102,16 @@ struct Watcher {
 #[allow(dead_code, reason = "the network between simulated hosts is what calls the rest")]
 impl Socket {
     /// Makes a socket that has a connection.
-    pub(crate) fn connected(local: SocketAddr, peer: SocketAddr, capacity_bytes: usize) -> Socket {
+    pub(crate) fn connected(
+        local: impl Into<Address>,
+        peer: impl Into<Address>,
+        capacity_bytes: usize,
+    ) -> Socket {
         Socket {
-            local,
-            peer,
+            local: local.into(),
+            peer: peer.into(),
+            outgoing_descriptors: RefCell::default(),
+            received_descriptors: RefCell::default(),
             received: RefCell::default(),
             window_bytes: Cell::new(capacity_bytes),
             stage: Cell::new(Stage::Connected),
@@ -129,12 +142,13 @@ impl Socket {
         self.path.replace(Path::None);
     }
 
+    /// Returns where on the network this end is; no Unix socket is there.
     pub(crate) fn local_address(&self) -> SocketAddr {
-        self.local
+        self.local.socket_address().unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into())
     }
 
     pub(crate) fn peer_address(&self) -> SocketAddr {
-        self.peer
+        self.peer.socket_address().unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into())
     }
 
     pub(crate) fn is_connecting(&self) -> bool {
@@ -226,6 +240,8 @@ impl Socket {
                     peer.received.borrow_mut().extend(piece);
                     left -= piece.len();
                 }
+                let mut descriptors = self.outgoing_descriptors.borrow_mut();
+                peer.received_descriptors.borrow_mut().append(&mut descriptors);
                 peer.tell(Readiness::READABLE);
             }
             return count;
@@ -247,11 +263,11 @@ impl MemoryStream {
 
     /// Makes two connected ends, joined directly.
     pub(crate) fn pair(
-        first: SocketAddr,
-        second: SocketAddr,
+        first: Address,
+        second: Address,
         capacity_bytes: usize,
     ) -> (MemoryStream, MemoryStream) {
-        let one = Rc::new(Socket::connected(first, second, capacity_bytes));
+        let one = Rc::new(Socket::connected(first.clone(), second.clone(), capacity_bytes));
         let other = Rc::new(Socket::connected(second, first, capacity_bytes));
         one.path.replace(Path::Direct(Rc::downgrade(&other)));
         other.path.replace(Path::Direct(Rc::downgrade(&one)));
@@ -339,16 +355,40 @@ impl MemoryStream {
         }
     }
 
-    pub(crate) fn local_address(&self) -> SocketAddr {
-        self.socket.local
+    pub(crate) fn local_address(&self) -> &Address {
+        &self.socket.local
     }
 
-    /// Returns the peer's address; an error while there is no connection.
-    pub(crate) fn peer_address(&self) -> io::Result<SocketAddr> {
+    /// Fails while there is no connection.
+    pub(crate) fn check_connected(&self) -> io::Result<()> {
         if self.socket.is_connecting() {
             return Err(io::ErrorKind::NotConnected.into());
         }
-        Ok(self.socket.peer)
+        Ok(())
+    }
+
+    pub(crate) fn carries_descriptors(&self) -> bool {
+        matches!(self.socket.peer, Address::Unix(_))
+    }
+
+    pub(crate) fn push_descriptor(&self, descriptor: OwnedFd) -> Result<(), SendDescriptorError> {
+        if !self.carries_descriptors() {
+            return Err(SendDescriptorError::NotUnix);
+        }
+        unix::push_bounded(&mut self.socket.outgoing_descriptors.borrow_mut(), descriptor)
+    }
+
+    pub(crate) fn take_descriptor(&self) -> Option<OwnedFd> {
+        self.socket.received_descriptors.borrow_mut().pop_front()
+    }
+
+    /// Both ends are this process's; what number it has is nobody's business in a simulation.
+    pub(crate) fn peer_credentials(&self) -> Option<PeerCredentials> {
+        self.carries_descriptors().then(|| PeerCredentials {
+            user_id: rustix::process::geteuid().as_raw(),
+            group_id: rustix::process::getegid().as_raw(),
+            process_id: None,
+        })
     }
 
     /// Whether all was read that the other end will ever write.
@@ -397,7 +437,7 @@ pub(crate) struct MemoryListener {
 /// A listener as its connectors see it.
 #[allow(dead_code, reason = "the network between simulated hosts respects the capacity")]
 pub(crate) struct Backlog {
-    address: SocketAddr,
+    address: Address,
     capacity: usize,
     waiting: RefCell<VecDeque<MemoryStream>>,
     watcher: RefCell<Option<Watcher>>,
@@ -405,7 +445,7 @@ pub(crate) struct Backlog {
 
 impl MemoryListener {
     /// Makes a listener for which `capacity` connections may wait.
-    pub(crate) fn new(address: SocketAddr, capacity: usize) -> MemoryListener {
+    pub(crate) fn new(address: Address, capacity: usize) -> MemoryListener {
         let shared =
             Backlog { address, capacity, waiting: RefCell::default(), watcher: RefCell::new(None) };
         MemoryListener { shared: Rc::new(shared) }
@@ -422,23 +462,23 @@ impl MemoryListener {
         }
     }
 
-    pub(crate) fn accept(&self) -> io::Result<(MemoryStream, SocketAddr)> {
+    pub(crate) fn accept(&self) -> io::Result<(MemoryStream, Address)> {
         let stream = self.shared.waiting.borrow_mut().pop_front();
         let stream = stream.ok_or(io::ErrorKind::WouldBlock)?;
-        let peer = stream.socket.peer;
+        let peer = stream.socket.peer.clone();
         Ok((stream, peer))
     }
 
-    pub(crate) fn local_address(&self) -> SocketAddr {
-        self.shared.address
+    pub(crate) fn local_address(&self) -> &Address {
+        &self.shared.address
     }
 }
 
 #[allow(dead_code, reason = "the network between simulated hosts respects the capacity")]
 impl Backlog {
     /// Connects from `local` and returns the connector's end.
-    pub(crate) fn connect(&self, local: SocketAddr) -> MemoryStream {
-        let (connecting, accepted) = MemoryStream::pair(local, self.address, PIPE_BYTES);
+    pub(crate) fn connect(&self, local: Address) -> MemoryStream {
+        let (connecting, accepted) = MemoryStream::pair(local, self.address.clone(), PIPE_BYTES);
         self.push(accepted);
         connecting
     }
@@ -460,7 +500,7 @@ mod tests {
     use super::*;
 
     fn pair(capacity_bytes: usize) -> (MemoryStream, MemoryStream) {
-        let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let address = |port| Address::Tcp(([127, 0, 0, 1], port).into());
         MemoryStream::pair(address(1), address(2), capacity_bytes)
     }
 

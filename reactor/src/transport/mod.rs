@@ -8,20 +8,24 @@ pub(crate) mod link;
 pub(crate) mod memory;
 pub(crate) mod outbox;
 mod outgoing;
+pub(crate) mod port;
 pub(crate) mod stream;
 pub(crate) mod tcp;
 #[cfg(test)]
 mod tests;
 mod tls;
+pub(crate) mod unix;
 
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use bytes::Bytes;
 
+use crate::address::Address;
 use crate::flow::{Consumer, Producer, Streaming};
-use crate::protocol::Address;
 use link::Link;
+use unix::{PeerCredentials, SendDescriptorError};
 
 /// One end of a connection: a cheap clone, whoever holds it.
 ///
@@ -57,6 +61,37 @@ impl Transport {
     /// Sends these bytes without copying them if they are many.
     pub fn write_bytes(&self, data: Bytes) {
         self.link.write_bytes(data);
+    }
+
+    /// Passes a file descriptor to the peer, over a Unix socket.
+    ///
+    /// It goes with the bytes that are sent next, and arrives no later than the first byte that is
+    /// written after this call. Without a byte it is not sent; bytes are what the peer is slowed down
+    /// by. This end's copy is closed when it is sent, or the connection ends.
+    ///
+    /// ```no_run
+    /// # fn pass(transport: &ropewalk::Transport, file: std::fs::File) -> Result<(), ropewalk::Failure> {
+    /// transport.send_file_descriptor(file.into())?;
+    /// transport.write(b"a file\n");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`SendDescriptorError`]: this isn't a Unix socket, or 64 wait already. The descriptor is
+    /// closed then.
+    pub fn send_file_descriptor(&self, descriptor: OwnedFd) -> Result<(), SendDescriptorError> {
+        self.link.send_descriptor(descriptor)
+    }
+
+    /// Returns who the peer is, by the word of the operating system; of a Unix socket that is still
+    /// open.
+    ///
+    /// In memory both ends belong to this process.
+    #[must_use]
+    pub fn peer_credentials(&self) -> Option<PeerCredentials> {
+        self.link.peer_credentials()
     }
 
     /// Closes the connection once everything that was written has been sent.

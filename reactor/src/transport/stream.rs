@@ -2,7 +2,8 @@
 //! kinds, so that reading and writing need no virtual call.
 
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use mio::net::{TcpListener, TcpStream};
@@ -12,10 +13,13 @@ use rustix::net::SendFlags;
 use socket2::SockRef;
 
 use super::memory::{MemoryListener, MemoryStream};
+use super::unix::{PeerCredentials, SendDescriptorError, UnixListener, UnixStream};
+use crate::address::{Address, UnixAddress};
 
 pub(crate) enum Stream {
     Memory(MemoryStream),
     Tcp(TcpStream),
+    Unix(Box<UnixStream>),
 }
 
 impl Stream {
@@ -27,6 +31,7 @@ impl Stream {
         match self {
             Stream::Memory(stream) => stream.read(buffer),
             Stream::Tcp(stream) => Ok(rustix::net::recv(stream, buffer, RecvFlags::empty())?.0),
+            Stream::Unix(stream) => stream.read(buffer),
         }
     }
 
@@ -38,6 +43,7 @@ impl Stream {
             Stream::Tcp(stream) => Ok(rustix::net::send(stream, data, SendFlags::NOSIGNAL)?),
             #[cfg(not(target_os = "linux"))]
             Stream::Tcp(stream) => (&*stream).write(data),
+            Stream::Unix(stream) => stream.write(data),
         }
     }
 
@@ -45,6 +51,7 @@ impl Stream {
         match self {
             Stream::Memory(stream) => stream.write_vectored(slices),
             Stream::Tcp(stream) => (&*stream).write_vectored(slices),
+            Stream::Unix(stream) => stream.write_vectored(slices),
         }
     }
 
@@ -55,6 +62,7 @@ impl Stream {
                 Ok(())
             }
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Unix(stream) => stream.socket().shutdown(Shutdown::Write),
         }
     }
 
@@ -64,6 +72,8 @@ impl Stream {
             Stream::Memory(stream) => stream.reset_on_close(),
             // A socket that cannot be told so any more is gone already.
             Stream::Tcp(stream) => drop(SockRef::from(stream).set_linger(Some(Duration::ZERO))),
+            // They know no reset; the peer reads what it was sent, and then the end.
+            Stream::Unix(_) => {}
         }
     }
 
@@ -72,21 +82,62 @@ impl Stream {
         match self {
             Stream::Memory(stream) => Ok(stream.take_error()),
             Stream::Tcp(stream) => stream.take_error(),
+            Stream::Unix(stream) => stream.socket().take_error(),
         }
     }
 
-    pub(crate) fn local_address(&self) -> io::Result<SocketAddr> {
+    pub(crate) fn local_address(&self) -> io::Result<Address> {
         match self {
-            Stream::Memory(stream) => Ok(stream.local_address()),
-            Stream::Tcp(stream) => stream.local_addr(),
+            Stream::Memory(stream) => Ok(stream.local_address().clone()),
+            Stream::Tcp(stream) => stream.local_addr().map(Address::Tcp),
+            Stream::Unix(stream) => {
+                let address = stream.socket().local_addr()?;
+                Ok(Address::Unix(UnixAddress::from_system(&address)))
+            }
         }
     }
 
-    /// Returns the peer's address; an error while the stream isn't connected.
-    pub(crate) fn peer_address(&self) -> io::Result<SocketAddr> {
+    /// Fails while the stream isn't connected.
+    pub(crate) fn check_connected(&self) -> io::Result<()> {
         match self {
-            Stream::Memory(stream) => stream.peer_address(),
-            Stream::Tcp(stream) => stream.peer_addr(),
+            Stream::Memory(stream) => stream.check_connected(),
+            Stream::Tcp(stream) => stream.peer_addr().map(drop),
+            Stream::Unix(stream) => stream.socket().peer_addr().map(drop),
+        }
+    }
+
+    /// Whether descriptors can be passed over it.
+    pub(crate) fn carries_descriptors(&self) -> bool {
+        match self {
+            Stream::Memory(stream) => stream.carries_descriptors(),
+            Stream::Tcp(_) => false,
+            Stream::Unix(_) => true,
+        }
+    }
+
+    /// Has a descriptor sent with the next bytes.
+    pub(crate) fn push_descriptor(&self, descriptor: OwnedFd) -> Result<(), SendDescriptorError> {
+        match self {
+            Stream::Memory(stream) => stream.push_descriptor(descriptor),
+            Stream::Tcp(_) => Err(SendDescriptorError::NotUnix),
+            Stream::Unix(stream) => stream.push_descriptor(descriptor),
+        }
+    }
+
+    /// Takes a descriptor that came with the bytes that were last read.
+    pub(crate) fn take_descriptor(&self) -> Option<OwnedFd> {
+        match self {
+            Stream::Memory(stream) => stream.take_descriptor(),
+            Stream::Tcp(_) => None,
+            Stream::Unix(stream) => stream.take_descriptor(),
+        }
+    }
+
+    pub(crate) fn peer_credentials(&self) -> Option<PeerCredentials> {
+        match self {
+            Stream::Memory(stream) => stream.peer_credentials(),
+            Stream::Tcp(_) => None,
+            Stream::Unix(stream) => stream.peer_credentials().ok(),
         }
     }
 }
@@ -114,24 +165,29 @@ impl Write for &Stream {
 pub(crate) enum Listener {
     Memory(MemoryListener),
     Tcp(TcpListener),
+    Unix(Box<UnixListener>),
 }
 
 impl Listener {
-    pub(crate) fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
+    pub(crate) fn accept(&self) -> io::Result<(Stream, Address)> {
         match self {
             Listener::Memory(listener) => {
                 listener.accept().map(|(stream, peer)| (Stream::Memory(stream), peer))
             }
             Listener::Tcp(listener) => {
-                listener.accept().map(|(stream, peer)| (Stream::Tcp(stream), peer))
+                listener.accept().map(|(stream, peer)| (Stream::Tcp(stream), Address::Tcp(peer)))
             }
+            Listener::Unix(listener) => listener
+                .accept()
+                .map(|(stream, peer)| (Stream::Unix(Box::new(stream)), Address::Unix(peer))),
         }
     }
 
-    pub(crate) fn local_address(&self) -> io::Result<SocketAddr> {
+    pub(crate) fn local_address(&self) -> io::Result<Address> {
         match self {
-            Listener::Memory(listener) => Ok(listener.local_address()),
-            Listener::Tcp(listener) => listener.local_addr(),
+            Listener::Memory(listener) => Ok(listener.local_address().clone()),
+            Listener::Tcp(listener) => listener.local_addr().map(Address::Tcp),
+            Listener::Unix(listener) => listener.local_address().map(Address::Unix),
         }
     }
 }

@@ -2,13 +2,13 @@
 //! the loop one turn at a time and make streams with more room than a socket's.
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::Transport;
 use super::link::{Link, Setup};
 use super::memory::MemoryStream;
 use super::stream::Stream;
+use crate::address::Address;
 use crate::context::LogContext;
 use crate::protocol::{ConnectionLost, Protocol};
 use crate::testing::Clock;
@@ -48,7 +48,7 @@ impl Fixture {
 
     /// Makes a link over a roomy stream, and returns it with the far end.
     fn link(&self, name: &'static str, pauses: bool) -> (Transport, MemoryStream) {
-        let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let address = |port| Address::Tcp(([127, 0, 0, 1], port).into());
         let (near, far) = MemoryStream::pair(address(1), address(2), 16 * 1024 * 1024);
         let setup = Setup {
             stream: Stream::Memory(near),

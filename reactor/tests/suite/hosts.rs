@@ -186,8 +186,8 @@ fn this_end_can_be_given_an_address() {
     };
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let port = reactor.listen_tcp(any, Rc::new(factory), Default::default()).unwrap();
-    let mut options = ConnectOptions::default();
-    options.bind_address = Some("127.0.0.2:0".parse().unwrap());
+    let bind_address = Some("127.0.0.2:0".parse().unwrap());
+    let options = ConnectOptions { bind_address, ..ConnectOptions::default() };
     let connector = HostConnector::new("localhost", port.local_address().port())
         .options(options)
         .permit(|address| address.is_ipv4());

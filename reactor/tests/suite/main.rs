@@ -23,3 +23,4 @@ mod task;
 mod threads;
 mod tls;
 mod transport;
+mod unix;

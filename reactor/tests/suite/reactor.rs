@@ -75,7 +75,7 @@ fn connecting_where_nobody_listens_fails_with_the_systems_error() {
     let connected = reactor.connect_tcp(port.local_address(), Box::new(asker));
     let failure = reactor.run_until(connected).unwrap_err();
     let error = failure.downcast_ref::<ConnectError>().unwrap();
-    assert_eq!(error.address, port.local_address());
+    assert_eq!(error.address, *port.local());
     let kind = error.source.io_error().map(std::io::Error::kind);
     assert_eq!(kind, Some(std::io::ErrorKind::ConnectionRefused));
 }

@@ -1,16 +1,20 @@
-//! Every `Transport` method, called from inside every `Protocol` method.
+//! Every `Transport` method, called from inside every `Protocol` method; on each kind of connection.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use bytes::Bytes;
 use ropewalk::testing::{Clock, MemoryTransport};
-use ropewalk::{ConnectionLost, LogContext, Producer, Protocol, Streaming, Transport};
+use ropewalk::{
+    Address, ConnectionLost, Deferred, LogContext, Producer, Protocol, Reactor, Resolver,
+    Streaming, Transport,
+};
 
 type Action = fn(&Transport);
 
 /// What is done with the transport; all its methods are among these.
-const ACTIONS: [(&str, Action); 18] = [
+const ACTIONS: [(&str, Action); 20] = [
     ("write", |t| t.write(b"abc")),
     ("write nothing", |t| t.write(b"")),
     ("write much", |t| t.write(&[7; 300_000])),
@@ -47,12 +51,25 @@ const ACTIONS: [(&str, Action); 18] = [
     }),
     ("ask", |t| {
         let _ = (t.peer(), t.local(), t.is_connected(), t.buffered_bytes(), format!("{t:?}"));
+        let _ = t.peer_credentials();
+    }),
+    ("send_file_descriptor", |t| {
+        let _ = t.send_file_descriptor(a_descriptor());
+    }),
+    ("send descriptors and write", |t| {
+        let _ = t.send_file_descriptor(a_descriptor());
+        let _ = t.send_file_descriptor(a_descriptor());
+        t.write(b"abc");
     }),
 ];
 
 thread_local! {
     /// How many calls by the reactor are under way; one at most, ever.
     static DEPTH: Rc<Cell<usize>> = Rc::default();
+}
+
+fn a_descriptor() -> OwnedFd {
+    std::io::pipe().unwrap().1.into()
 }
 
 fn alone<T>(depth: &Cell<usize>, f: impl FnOnce() -> T) -> T {
@@ -83,8 +100,9 @@ struct Prodder {
     method: usize,
     action: Action,
     transport: Option<Transport>,
-    counts: Rc<[Cell<usize>; 4]>,
+    counts: Rc<[Cell<usize>; 5]>,
     depth: Rc<Cell<usize>>,
+    lost: Option<Resolver<()>>,
 }
 
 impl Prodder {
@@ -117,6 +135,13 @@ impl Protocol for Prodder {
 
     fn connection_lost(&mut self, _: ConnectionLost) {
         self.called(3);
+        if let Some(lost) = self.lost.take() {
+            lost.callback(());
+        }
+    }
+
+    fn file_descriptor_received(&mut self, _: &Transport, _: OwnedFd) {
+        self.called(4);
     }
 }
 
@@ -125,13 +150,14 @@ fn every_transport_method_works_from_inside_every_protocol_method() {
     for method in 0..4 {
         for (name, action) in ACTIONS {
             let clock = Clock::new();
-            let counts: Rc<[Cell<usize>; 4]> = Rc::default();
+            let counts: Rc<[Cell<usize>; 5]> = Rc::default();
             let protocol = Prodder {
                 method,
                 action,
                 transport: None,
                 counts: Rc::clone(&counts),
                 depth: DEPTH.with(Rc::clone),
+                lost: None,
             };
             let memory = MemoryTransport::connect(&clock, protocol);
             if !memory.is_closed() && memory.transport().is_connected() {
@@ -149,6 +175,102 @@ fn every_transport_method_works_from_inside_every_protocol_method() {
             assert!(counts[2].get() <= 1, "read lost: {why}");
             assert_eq!(clock.open_connections(), 0, "{why}");
             assert!(LogContext::current().is_sentinel(), "{why}");
+        }
+    }
+}
+
+/// Sends a descriptor, some bytes and its end; listens to whatever comes.
+struct Visitor(Option<Resolver<()>>);
+
+impl Protocol for Visitor {
+    fn connection_made(&mut self, transport: &Transport) {
+        transport.send_file_descriptor(a_descriptor()).unwrap();
+        transport.write(b"some");
+        transport.lose_write_connection();
+    }
+
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+
+    fn connection_lost(&mut self, _: ConnectionLost) {
+        self.0.take().unwrap().callback(());
+    }
+}
+
+/// Has a visitor come to a prodder, and ends what is not over then. `settle` lets the reactor do
+/// what it can.
+fn visit(
+    reactor: &Reactor,
+    path: &str,
+    method: usize,
+    action: Action,
+    settle: impl Fn(),
+) -> [usize; 5] {
+    let counts: Rc<[Cell<usize>; 5]> = Rc::default();
+    let (prodded, lost) = Deferred::new();
+    let prodder = Prodder {
+        method,
+        action,
+        transport: None,
+        counts: Rc::clone(&counts),
+        depth: DEPTH.with(Rc::clone),
+        lost: Some(lost),
+    };
+    let prodder = Rc::new(RefCell::new(prodder));
+    let served = Rc::clone(&prodder);
+    let factory = move |_: &Address| Some(Box::new(Rc::clone(&served)) as Box<dyn Protocol>);
+    let port = reactor.listen_unix(path, Rc::new(factory), Default::default()).unwrap();
+    let (visited, resolver) = Deferred::new();
+    let connected = reactor.connect_unix(path, Box::new(Visitor(Some(resolver))));
+    settle();
+    // It fails if the prodder was gone before its visitor had heard of the connection.
+    let visitor = connected.into_result().unwrap();
+    let transport = prodder.borrow().transport.clone().unwrap();
+    transport.abort_connection();
+    settle();
+    if let Ok(visitor) = visitor {
+        visitor.abort_connection();
+    }
+    settle();
+    assert!(prodded.into_result().is_ok_and(|lost| lost.is_ok()));
+    assert!(visited.into_result().is_ok(), "lost, or never made");
+    port.stop_listening();
+    [0, 1, 2, 3, 4].map(|method| counts[method].get())
+}
+
+#[test]
+fn on_unix_sockets_in_memory_too() {
+    for method in 0..5 {
+        for (name, action) in ACTIONS {
+            let clock = Clock::new();
+            let counts = visit(clock.reactor(), "/run/prodder", method, action, || clock.pump());
+            let why = format!("{name} from inside method {method}");
+            assert_eq!((counts[0], counts[3]), (1, 1), "made and lost: {why}");
+            assert!(counts[2] <= 1 && counts[4] <= 1, "{why}");
+            assert_eq!(clock.open_connections(), 0, "{why}");
+        }
+    }
+}
+
+#[test]
+fn on_real_unix_sockets_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let reactor = Reactor::new().unwrap();
+    // Both ends are on this reactor and the system passes bytes on at once, so that turns are all it
+    // takes; what needs more of them than this is too slow.
+    let settle = || {
+        for _ in 0..20 {
+            let (turned, resolver) = Deferred::new();
+            reactor.call_later(std::time::Duration::ZERO, || resolver.callback(()));
+            reactor.run_until(turned).unwrap();
+        }
+    };
+    for method in 0..5 {
+        for (number, (name, action)) in ACTIONS.into_iter().enumerate() {
+            let path = folder.path().join(format!("{method}-{number}"));
+            let counts = visit(&reactor, path.to_str().unwrap(), method, action, settle);
+            let why = format!("{name} from inside method {method}");
+            assert_eq!((counts[0], counts[3]), (1, 1), "made and lost: {why}");
+            assert!(counts[2] <= 1 && counts[4] <= 1, "{why}");
         }
     }
 }

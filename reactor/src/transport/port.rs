@@ -1,0 +1,232 @@
+//! Listening ports: accepting, and what they do when no descriptor is left.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use super::link::{Link, Setup};
+use super::stream::{Listener, Stream};
+use super::tcp;
+use crate::address::{Address, UnixAddress};
+use crate::context::LogContext;
+use crate::core::{Core, Source};
+use crate::protocol::Factory;
+use crate::ready::Job;
+use crate::slots::Key;
+
+/// A port that accepts connections until it is told to stop, or the reactor stops.
+///
+/// Dropping the handle leaves it listening.
+#[derive(Clone)]
+pub struct ListeningPort {
+    core: Weak<Core>,
+    key: Key,
+    address: Address,
+}
+
+impl ListeningPort {
+    /// Returns the IP address and port that it listens on, with the port that the system picked for
+    /// port 0. A Unix socket has neither: `0.0.0.0:0`; see [`local`](ListeningPort::local).
+    #[must_use]
+    pub fn local_address(&self) -> SocketAddr {
+        self.address.socket_address().unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into())
+    }
+
+    /// Returns the address that it listens on, of whichever kind.
+    #[must_use]
+    pub fn local(&self) -> &Address {
+        &self.address
+    }
+
+    /// Accepts no more connections and frees the port. Those that were accepted live on.
+    pub fn stop_listening(&self) {
+        let Some(core) = self.core.upgrade() else { return };
+        let port = core.sources.borrow_mut().remove(self.key);
+        // What the factory owns may be anything; it goes with no borrow held.
+        drop(port);
+    }
+
+    /// Whether it still accepts connections.
+    #[must_use]
+    pub fn is_listening(&self) -> bool {
+        self.core.upgrade().is_some_and(|core| core.sources.borrow().get(self.key).is_some())
+    }
+}
+
+impl fmt::Debug for ListeningPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ListeningPort")
+            .field("address", &self.address)
+            .field("is_listening", &self.is_listening())
+            .finish()
+    }
+}
+
+/// What a port puts on the streams that it accepts.
+pub(crate) enum Security {
+    Plain,
+    Tls(Arc<rustls::ServerConfig>),
+}
+
+/// The inside of a listening port.
+pub(crate) struct Port {
+    listener: RefCell<Listener>,
+    address: Address,
+    /// Begins the names of its connections' contexts.
+    name: String,
+    factory: Rc<dyn Factory>,
+    security: Security,
+    on_accept: AcceptOptions,
+    key: Cell<Key>,
+    connection_count: Cell<u64>,
+    /// Whether accepting pauses because it failed.
+    is_pausing: Cell<bool>,
+}
+
+impl Port {
+    pub(crate) fn open(
+        core: &Rc<Core>,
+        listener: Listener,
+        factory: Rc<dyn Factory>,
+        security: Security,
+        on_accept: AcceptOptions,
+    ) -> io::Result<ListeningPort> {
+        core.check_open()?;
+        let address = listener.local_address()?;
+        let port = Rc::new(Port {
+            listener: RefCell::new(listener),
+            name: context_name(&address),
+            address: address.clone(),
+            factory,
+            security,
+            on_accept,
+            key: Cell::new(Key::NONE),
+            connection_count: Cell::new(0),
+            is_pausing: Cell::new(false),
+        });
+        let key = core.sources.borrow_mut().insert(Source::Port(Rc::clone(&port)));
+        port.key.set(key);
+        let registered = core.backend.register_listener(&mut port.listener.borrow_mut(), key);
+        if let Err(error) = registered {
+            core.sources.borrow_mut().remove(key);
+            return Err(error);
+        }
+        Ok(ListeningPort { core: Rc::downgrade(core), key, address })
+    }
+
+    /// Accepts what is waiting, up to the budget of one turn.
+    #[inline(never)]
+    pub(crate) fn serve(self: &Rc<Port>, core: &Rc<Core>) {
+        if self.is_pausing.get() {
+            return;
+        }
+        for _ in 0..ACCEPTS_PER_TURN {
+            let accepted = self.listener.borrow().accept();
+            match accepted {
+                Ok((stream, peer)) => self.accept(core, stream, peer),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => return,
+                    // This one went away while it waited; the next may be fine.
+                    io::ErrorKind::ConnectionAborted
+                    | io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::Interrupted => {}
+                    _ => return self.pause(core, &error),
+                },
+            }
+            if core.sources.borrow().get(self.key.get()).is_none() {
+                // The factory or protocol has stopped the listening.
+                return;
+            }
+        }
+        core.read_later(self.key.get());
+    }
+
+    fn accept(self: &Rc<Port>, core: &Rc<Core>, stream: Stream, peer: Address) {
+        self.on_accept.apply(&stream);
+        core.counters.accepts.add(1);
+        let number = self.connection_count.get() + 1;
+        self.connection_count.set(number);
+        let context = LogContext::new(format!("{}-{number}", self.name));
+        let mut protocol = None;
+        let built = core.call("build_protocol", &context, || {
+            protocol = self.factory.build_protocol(&peer);
+        });
+        let Some(protocol) = protocol.filter(|_| built.is_ok()) else { return };
+        let session = match &self.security {
+            Security::Plain => None,
+            Security::Tls(config) => match rustls::ServerConnection::new(Arc::clone(config)) {
+                Ok(session) => Some(session.into()),
+                Err(error) => {
+                    return log::error!("cannot speak TLS with {peer}: {error}");
+                }
+            },
+        };
+        let setup = Setup { stream, peer, protocol, context, session };
+        if let Err(error) = Link::establish(core, setup) {
+            log::warn!("cannot serve a connection to {}: {error}", self.address);
+        }
+    }
+
+    /// Lets the system hold new connections for a while: there is no descriptor or no memory for
+    /// them, and the listener stays readable, so that trying again at once would spin.
+    fn pause(self: &Rc<Port>, core: &Rc<Core>, error: &io::Error) {
+        let address = &self.address;
+        let pause_ms = ACCEPT_PAUSE.as_millis();
+        log::error!(
+            "cannot accept connections on {address}: {error}; trying again pause_ms={pause_ms}"
+        );
+        self.is_pausing.set(true);
+        let port = Rc::downgrade(self);
+        let weak_core = Rc::downgrade(core);
+        let job = Job::in_context(LogContext::sentinel(), move || {
+            if let (Some(port), Some(core)) = (port.upgrade(), weak_core.upgrade()) {
+                port.is_pausing.set(false);
+                // No new edge will come for what waits already.
+                core.read_later(port.key.get());
+            }
+        });
+        core.timers.borrow_mut().insert(core.backend.now() + ACCEPT_PAUSE, job);
+    }
+}
+
+/// What is done to each stream that a port accepts.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct AcceptOptions {
+    pub(crate) no_delay: bool,
+    pub(crate) keepalive: Option<Duration>,
+}
+
+impl AcceptOptions {
+    fn apply(self, stream: &Stream) {
+        let Stream::Tcp(stream) = stream else { return };
+        // Both fail only for a connection that has ended already, which reading will show.
+        if self.no_delay {
+            let _ = stream.set_nodelay(true);
+        }
+        if let Some(idle_time) = self.keepalive {
+            let _ = tcp::set_keepalive(&SockRef::from(stream), idle_time);
+        }
+    }
+}
+
+fn context_name(address: &Address) -> String {
+    match address {
+        Address::Tcp(address) => format!("tcp-{}", address.port()),
+        Address::Unix(UnixAddress::Path(path)) => {
+            format!("unix-{}", path.file_name().unwrap_or_default().to_string_lossy())
+        }
+        Address::Unix(address) => format!("unix-{address}"),
+    }
+}
+
+/// Connections accepted on one port in one turn.
+const ACCEPTS_PER_TURN: usize = 64;
+
+/// How long a port waits after it could not accept. Descriptors come free as connections end.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
