@@ -214,12 +214,6 @@ impl LogContext {
         })
     }
 
-    /// Returns the context in force on this thread; quicker if that is a copy of `likely`.
-    #[inline]
-    pub(crate) fn current_or_copy(likely: &LogContext) -> Self {
-        if is_current(likely) { likely.clone() } else { Self::current() }
-    }
-
     #[inline]
     fn address(&self) -> *const Inner {
         self.0.as_ref().map_or(std::ptr::null(), Rc::as_ptr)

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::rc::Rc;
 
-use super::step::{Node, Origin};
+use super::chain::ChainOf;
 use super::{Outcome, Resolver};
 use crate::failure::{Failure, ResolverDropped};
 
@@ -13,7 +13,7 @@ pub(crate) struct AnyResolver(Rc<dyn FireAny>);
 impl AnyResolver {
     /// Forgets the type. `None` if the resolver has fired.
     pub(crate) fn new<T: 'static>(mut resolver: Resolver<T>) -> Option<AnyResolver> {
-        resolver.origin.take().map(|origin| AnyResolver(origin))
+        resolver.chain.take().map(|chain| AnyResolver(chain))
     }
 
     /// Gives the deferred its result out of an `Option<Result<T, Failure>>` of its type.
@@ -34,7 +34,7 @@ trait FireAny {
     fn fail(self: Rc<Self>, failure: Failure);
 }
 
-impl<T: 'static> FireAny for Node<T, Origin> {
+impl<T: 'static> FireAny for ChainOf<T> {
     fn fire_any(self: Rc<Self>, outcome: &mut dyn Any) {
         let outcome = outcome.downcast_mut::<Option<Outcome<T>>>().and_then(Option::take);
         let outcome = outcome

@@ -1,12 +1,13 @@
 //! Deferreds: results that aren't there yet, with callbacks to be called when they are.
 //!
-//! Owns the two ends, [`Deferred`] and [`Resolver`]. The nodes behind them and the loop that runs a
-//! chain are in `step`; what is made of several deferreds is in `combine` and `sync`.
+//! Owns the two ends, [`Deferred`] and [`Resolver`]. What lies between them and the loop that runs it
+//! are in `chain`, the callbacks in `step`; what is made of several deferreds is in `combine` and `sync`.
 
 mod background_queue;
 mod batching;
 mod callback;
 mod cancellation;
+mod chain;
 mod combine;
 mod concurrently;
 mod erased;
@@ -15,6 +16,7 @@ mod later;
 mod observable;
 mod queue;
 mod read_write_lock;
+mod spare;
 mod step;
 mod sync;
 pub(crate) mod task;
@@ -35,6 +37,7 @@ pub use self::background_queue::BackgroundQueue;
 pub use self::batching::BatchingQueue;
 pub(crate) use self::callback::Outcome;
 use self::callback::{Callback, OnBoth, OnEither, OnFailure, OnValue, Taker, call_guarded};
+use self::chain::{Chain, ChainOf};
 pub use self::combine::{DeferredList, RaceFailed, gather_results, maybe_deferred, race};
 pub use self::concurrently::concurrently_execute;
 pub(crate) use self::erased::AnyResolver;
@@ -42,7 +45,6 @@ pub use self::event::DeferredEvent;
 pub use self::observable::ObservableDeferred;
 pub use self::queue::{DeferredQueue, QueueOverflow, QueueUnderflow};
 pub use self::read_write_lock::{ReadGuard, ReadWriteLock, WriteGuard};
-use self::step::{Head, Job, Node, Origin};
 pub use self::sync::{DeferredLock, DeferredSemaphore, Guard, Linearizer};
 use self::unhandled::Unhandled;
 pub use self::unhandled::UnhandledFailure;
@@ -87,14 +89,11 @@ enum Repr<T: 'static> {
     /// Has its result; no chain was ever needed, or it has been taken out of it.
     Value(T),
     Failed(Unhandled),
-    /// The last node of a chain, and its origin for cancelling.
-    Pending(Rc<Node<T, dyn Job>>, Rc<dyn Head>),
+    /// Will be at the end of this chain, or is there.
+    Pending(Rc<Chain>),
     /// Was awaited and has given its result.
     Taken,
 }
-
-/// The last node of a chain, and its origin.
-type Ends<T> = (Rc<Node<T, dyn Job>>, Rc<dyn Head>);
 
 /// What a callback may return: `Result<U, Failure>` or `Deferred<U>`.
 pub trait IntoDeferred<U: 'static> {
@@ -135,9 +134,8 @@ impl<T: 'static> Deferred<T> {
     /// Makes a deferred and the resolver that gives it its result.
     #[track_caller]
     pub fn new() -> (Deferred<T>, Resolver<T>) {
-        let origin = Node::origin(Location::caller());
-        let head = Rc::clone(&origin);
-        (Self(Repr::Pending(origin.clone(), head)), Resolver { origin: Some(origin) })
+        let chain = ChainOf::new(Location::caller());
+        (Self(Repr::Pending(chain.clone())), Resolver { chain: Some(chain) })
     }
 
     /// Makes a deferred whose [`cancel`](Self::cancel) calls `canceller`, in the current context, while
@@ -235,11 +233,8 @@ impl<T: 'static> Deferred<T> {
     ///
     /// Does nothing if the deferred has its result, or one of its callbacks is running now.
     pub fn cancel(&self) {
-        if let Repr::Pending(tail, head) = &self.0 {
-            // A chain whose last node has its value is at its end, whatever its origin waits for.
-            if !tail.is_filled() {
-                step::cancel(Rc::clone(head));
-            }
+        if let Repr::Pending(chain) = &self.0 {
+            chain::cancel(Rc::clone(chain));
         }
     }
 
@@ -247,7 +242,7 @@ impl<T: 'static> Deferred<T> {
     /// which consumes the deferred, and may yet want to cancel.
     pub fn cancel_handle(&self) -> CancelHandle {
         match &self.0 {
-            Repr::Pending(_, head) => CancelHandle(Some(Rc::downgrade(head))),
+            Repr::Pending(chain) => CancelHandle(Some(Rc::downgrade(chain))),
             _ => CancelHandle(None),
         }
     }
@@ -259,7 +254,7 @@ impl<T: 'static> Deferred<T> {
     pub fn is_fired(&self) -> bool {
         match &self.0 {
             Repr::Value(_) | Repr::Failed(_) => true,
-            Repr::Pending(tail, _) => tail.is_filled(),
+            Repr::Pending(chain) => chain.is_done(),
             Repr::Taken => false,
         }
     }
@@ -277,17 +272,9 @@ impl<T: 'static> Deferred<T> {
     #[inline]
     fn add_step<U: 'static>(self, callback: impl Callback<T, U>) -> Deferred<U> {
         match self.0 {
-            Repr::Pending(tail, head) => {
-                let node = &*tail;
-                match node.take() {
-                    None => {
-                        let context = LogContext::current_or_copy(&node.context);
-                        let step = Node::step(callback, context, Location::caller());
-                        node.attach(step.clone());
-                        Deferred(Repr::Pending(step, head))
-                    }
-                    Some(outcome) => call_guarded(callback, outcome),
-                }
+            Repr::Pending(chain) if !chain.is_done() => {
+                chain.add(callback, Location::caller());
+                Deferred(Repr::Pending(chain))
             }
             fired => Self(fired).add_step_to_fired(callback),
         }
@@ -301,13 +288,13 @@ impl<T: 'static> Deferred<T> {
         }
     }
 
-    /// Returns the outcome, or the last node and the origin.
-    fn into_parts(mut self) -> Result<Outcome<T>, Ends<T>> {
+    /// Returns the outcome, or the chain that it will be at the end of.
+    fn into_chain(mut self) -> Result<Outcome<T>, Rc<Chain>> {
         if let Some(outcome) = self.take_outcome() {
             return Ok(outcome);
         }
         match self.0 {
-            Repr::Pending(tail, head) => Err((tail, head)),
+            Repr::Pending(chain) => Err(chain),
             _ => Ok(Err(Failure::plain(ResultTaken))),
         }
     }
@@ -316,10 +303,10 @@ impl<T: 'static> Deferred<T> {
         match mem::replace(&mut self.0, Repr::Taken) {
             Repr::Value(value) => Some(Ok(value)),
             Repr::Failed(failure) => Some(Err(failure.handle())),
-            Repr::Pending(tail, head) => {
-                let outcome = tail.take();
+            Repr::Pending(chain) => {
+                let outcome = chain.take_result();
                 if outcome.is_none() {
-                    self.0 = Repr::Pending(tail, head);
+                    self.0 = Repr::Pending(chain);
                 }
                 outcome
             }
@@ -336,8 +323,8 @@ impl<T: 'static> Future for Deferred<T> {
         if let Some(outcome) = self.take_outcome() {
             return Poll::Ready(outcome);
         }
-        if let Repr::Pending(tail, _) = &self.0 {
-            tail.attach_task(cx.waker().clone());
+        if let Repr::Pending(chain) = &self.0 {
+            chain.set_task(cx.waker().clone());
             ready::note_awaiting(self.cancel_handle());
         }
         Poll::Pending
@@ -383,13 +370,13 @@ impl<T: 'static> fmt::Debug for Deferred<T> {
 /// assert!(doubled.into_result().unwrap().unwrap_err().is::<CancelledError>());
 /// ```
 #[derive(Clone, Default)]
-pub struct CancelHandle(Option<Weak<dyn Head>>);
+pub struct CancelHandle(Option<Weak<Chain>>);
 
 impl CancelHandle {
     /// As [`Deferred::cancel`]; does nothing once the chain has run to its end.
     pub fn cancel(&self) {
-        if let Some(head) = self.0.as_ref().and_then(Weak::upgrade) {
-            step::cancel(head);
+        if let Some(chain) = self.0.as_ref().and_then(Weak::upgrade) {
+            chain::cancel(chain);
         }
     }
 }
@@ -406,7 +393,7 @@ impl fmt::Debug for CancelHandle {
 /// dropped unfired fails its deferred with [`ResolverDropped`], after the current callback has
 /// returned.
 pub struct Resolver<T: 'static> {
-    origin: Option<Rc<Node<T, Origin>>>,
+    chain: Option<Rc<ChainOf<T>>>,
 }
 
 impl<T: 'static> Resolver<T> {
@@ -424,49 +411,47 @@ impl<T: 'static> Resolver<T> {
     /// Gives the deferred its result, whichever it is. Ignored if the deferred was cancelled meanwhile.
     #[inline]
     pub fn fire(mut self, result: Result<T, Failure>) {
-        if let Some(origin) = self.origin.take() {
-            origin.fire(result);
+        if let Some(chain) = self.chain.take() {
+            chain.fire(result);
         }
     }
 
     /// Sets what [`Deferred::cancel`] calls, in the current context, in place of what was set before.
     pub fn set_canceller(&self, canceller: impl FnOnce() + 'static) {
-        if let Some(origin) = &self.origin {
+        if let Some(chain) = &self.chain {
             let context = LogContext::current();
-            origin.set_canceller(Some(Box::new(move || context.run(canceller))));
+            chain.set_canceller(Some(Box::new(move || context.run(canceller))));
         }
     }
 
     /// Whether the deferred is gone with nothing chained to it, so that nobody would notice its result.
     pub(crate) fn is_abandoned(&self) -> bool {
-        let origin = self.origin.as_ref();
-        origin.is_none_or(|origin| Rc::strong_count(origin) == 1 && origin.has_no_next())
+        self.chain.as_ref().is_none_or(ChainOf::is_abandoned)
     }
 
     /// Whether the deferred was cancelled: it has had its result, and whatever this end brings is
     /// ignored.
     pub fn is_cancelled(&self) -> bool {
-        self.origin.as_ref().is_some_and(|origin| origin.is_fired())
+        self.chain.as_ref().is_some_and(|chain| chain.is_fired())
     }
 }
 
 impl<T: 'static> Drop for Resolver<T> {
     #[inline]
     fn drop(&mut self) {
-        if let Some(origin) = self.origin.take() {
-            drop_unfired(origin);
+        if let Some(chain) = self.chain.take() {
+            drop_unfired(chain);
         }
     }
 }
 
 #[cold]
-fn drop_unfired<T: 'static>(origin: Rc<Node<T, Origin>>) {
-    // The only owner, with nothing chained to it: nobody would notice.
-    if origin.is_fired() || (Rc::strong_count(&origin) == 1 && origin.has_no_next()) {
+fn drop_unfired<T: 'static>(chain: Rc<ChainOf<T>>) {
+    if chain.is_fired() || ChainOf::is_abandoned(&chain) {
         return;
     }
-    let failure = Failure::plain(ResolverDropped { created: origin.created() });
-    ready::enqueue(move || origin.fire(Err(failure)));
+    let failure = Failure::plain(ResolverDropped { created: chain.created() });
+    ready::enqueue(move || chain.fire(Err(failure)));
 }
 
 impl<T: 'static> fmt::Debug for Resolver<T> {

@@ -34,7 +34,7 @@ fn a_million_steps_that_never_run_are_dropped_without_recursion() {
     for _ in 0..MANY {
         deferred = deferred.add_callback(|n: usize| Ok(n + 1));
     }
-    drop(resolver.origin.take());
+    drop(resolver.chain.take());
     drop(deferred);
 }
 
@@ -45,7 +45,7 @@ fn a_million_steps_that_never_run_are_dropped_by_their_front_without_recursion()
         deferred = deferred.add_callback(|n: usize| Ok(n + 1));
     }
     drop(deferred);
-    drop(resolver.origin.take());
+    drop(resolver.chain.take());
 }
 
 /// Each deferred waits for the one before, which its callback has returned.
@@ -79,7 +79,7 @@ fn a_million_nested_deferreds_are_cancelled_without_recursion() {
 fn a_million_nested_deferreds_that_never_run_are_dropped_without_recursion() {
     for handle_first in [true, false] {
         let (deferred, mut resolver) = nested_waiting();
-        let origin = resolver.origin.take();
+        let origin = resolver.chain.take();
         if handle_first {
             drop(deferred);
             drop(origin);
@@ -98,9 +98,9 @@ fn a_million_deferreds_each_owned_by_the_next_ones_callback_are_dropped_without_
         let (outer, mut starter) = Deferred::<()>::new();
         let inner = deferred;
         deferred = outer.add_callback(|()| inner);
-        origins.push(starter.origin.take());
+        origins.push(starter.chain.take());
     }
-    drop(first.origin.take());
+    drop(first.chain.take());
     drop(origins);
     drop(deferred);
 }
@@ -141,7 +141,7 @@ fn a_chain_of_deferreds_of_one_thread_leaves_nothing_behind() {
     assert_eq!(Rc::strong_count(&alive), 1);
 
     let (deferred, mut resolver) = nested_small(alive.clone());
-    drop(resolver.origin.take());
+    drop(resolver.chain.take());
     drop(deferred);
     assert_eq!(Rc::strong_count(&alive), 1, "a chain that never ran is a leak");
 }
@@ -180,4 +180,84 @@ fn a_panicking_callback_fails_its_deferred_and_the_chain_goes_on() {
 
 fn result_of<T>(deferred: Deferred<T>) -> Outcome<T> {
     deferred.into_result().expect("the deferred has its result")
+}
+
+/// Steps leave their memory to the next ones that are added at the same place.
+mod used_memory {
+    use super::*;
+
+    /// One place for all types.
+    fn add<T: Clone + 'static>(deferred: Deferred<T>, seen: &Rc<RefCell<Vec<T>>>) -> Deferred<T> {
+        let seen = Rc::clone(seen);
+        deferred.add_callback(move |value: T| {
+            seen.borrow_mut().push(value.clone());
+            Ok(value)
+        })
+    }
+
+    #[test]
+    fn serves_steps_of_different_types_that_are_added_at_one_place() {
+        let (numbers, words) = (Rc::default(), Rc::default());
+        for _ in 0..3 {
+            let (deferred, resolver) = Deferred::new();
+            let deferred = add(add(deferred, &numbers), &numbers);
+            resolver.callback(7);
+            assert_eq!(result_of(deferred).unwrap(), 7);
+            let (deferred, resolver) = Deferred::new();
+            let deferred = add(add(deferred, &words), &words);
+            resolver.callback("seven".to_owned());
+            assert_eq!(result_of(deferred).unwrap(), "seven");
+        }
+        assert_eq!(*numbers.borrow(), [7; 6]);
+        assert_eq!(*words.borrow(), ["seven"; 6]);
+    }
+
+    #[test]
+    fn keeps_neither_closures_nor_values_alive() {
+        let seen: Rc<RefCell<Vec<Rc<()>>>> = Rc::default();
+        let value = Rc::new(());
+        for _ in 0..40 {
+            let (deferred, resolver) = Deferred::new();
+            let deferred = add(add(deferred, &seen), &seen);
+            resolver.callback(Rc::clone(&value));
+            result_of(deferred).unwrap();
+        }
+        assert_eq!(Rc::strong_count(&seen), 1);
+        seen.take();
+        assert_eq!(Rc::strong_count(&value), 1);
+    }
+
+    /// A chain that is fired by the destructor of a thread's local, when the memory may be gone.
+    struct FiredLate(Option<(Deferred<u32>, Resolver<u32>)>);
+
+    impl Drop for FiredLate {
+        fn drop(&mut self) {
+            if let Some((deferred, resolver)) = self.0.take() {
+                let deferred = add(deferred, &Rc::default());
+                resolver.callback(1);
+                assert_eq!(result_of(deferred).unwrap(), 1);
+            }
+        }
+    }
+
+    thread_local! {
+        static LATE: RefCell<FiredLate> = const { RefCell::new(FiredLate(None)) };
+    }
+
+    #[test]
+    fn may_be_gone_before_the_last_chains_of_a_thread() {
+        for is_late_first in [true, false] {
+            let thread = std::thread::spawn(move || {
+                let (deferred, resolver) = Deferred::new();
+                if is_late_first {
+                    LATE.with(|late| late.borrow_mut().0 = Some(Deferred::new()));
+                }
+                let deferred = add(deferred, &Rc::default());
+                resolver.callback(1);
+                LATE.with(|late| late.borrow_mut().0 = Some(Deferred::new()));
+                result_of(deferred).unwrap()
+            });
+            assert_eq!(thread.join().unwrap(), 1);
+        }
+    }
 }

@@ -350,6 +350,21 @@ fn a_callback_that_returns_its_own_chain_fails_instead_of_waiting_for_ever() {
 }
 
 #[test]
+fn deferreds_that_would_wait_for_each_other_fail_instead_of_hanging() {
+    let trap = UnhandledErrors::trap();
+    let slot = Rc::new(RefCell::new(None::<Deferred<u32>>));
+    let (one, fire_one) = Deferred::<()>::new();
+    let (two, fire_two) = Deferred::<()>::new();
+    let inside = slot.clone();
+    let two = two.add_callback(move |()| inside.take().expect("the test has put it there"));
+    *slot.borrow_mut() = Some(one.add_callback(move |()| two));
+    fire_one.callback(());
+    fire_two.callback(());
+    let [report] = trap.take().try_into().expect("nobody is left who could handle it");
+    assert!(report.failure.is::<WaitsForItself>());
+}
+
+#[test]
 fn dropping_a_pending_deferred_lets_its_callbacks_run() {
     let ran = Rc::new(Cell::new(false));
     let (deferred, resolver) = Deferred::new();
@@ -371,6 +386,16 @@ fn a_dropped_resolver_fails_its_deferred_and_says_where_that_was_made() {
     let error = failure.downcast_ref::<ResolverDropped>().expect("it is named");
     assert!(error.created.file().ends_with("deferred.rs"));
     assert_eq!(error.created.line(), line);
+}
+
+#[test]
+fn a_dropped_resolver_fails_whoever_waits_for_its_deferred_and_nothing_else() {
+    let (outer, fire) = Deferred::<()>::new();
+    let (inner, resolver) = Deferred::<u32>::new();
+    let outer = outer.add_callback(move |()| inner);
+    fire.callback(());
+    drop(resolver);
+    assert!(failure_result_of(outer).is::<ResolverDropped>());
 }
 
 #[test]
