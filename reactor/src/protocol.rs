@@ -130,6 +130,10 @@ pub enum ConnectionLost {
     /// TLS could not be agreed on or was broken by the peer.
     #[error("TLS failed")]
     Tls(#[source] Arc<rustls::Error>),
+    /// The peer closed the connection without saying, within TLS, that it had sent everything: what has
+    /// arrived may be only the beginning.
+    #[error("the peer ended the connection, but not its TLS; something may be missing at the end")]
+    Truncated,
 }
 
 /// Why a connection was not made.

@@ -28,6 +28,7 @@ use crate::transport::Transport;
 use crate::transport::connect::{self, Attempt, Supply};
 use crate::transport::port::{AcceptOptions, ListeningPort, Port, Security};
 use crate::transport::tcp::{ConnectOptions, ListenOptions};
+use crate::transport::tls::Session;
 use crate::transport::unix::UnixListenOptions;
 use crate::turn::{Patience, Turner};
 
@@ -313,10 +314,10 @@ impl Reactor {
         config: Arc<rustls::ClientConfig>,
         protocol: Box<dyn Protocol>,
     ) -> Deferred<Transport> {
-        match rustls::ClientConnection::new(config, name) {
+        match Session::client(config, name) {
             Ok(session) => {
                 let options = &ConnectOptions::default();
-                self.connect_with(address.into(), options, protocol, Some(session.into()))
+                self.connect_with(address.into(), options, protocol, Some(session))
             }
             Err(error) => {
                 let source = ConnectionLost::Tls(Arc::new(error));
@@ -331,7 +332,7 @@ impl Reactor {
         address: Address,
         options: &ConnectOptions,
         protocol: Box<dyn Protocol>,
-        session: Option<rustls::Connection>,
+        session: Option<Session>,
     ) -> Deferred<Transport> {
         let protocol = Supply::Now(protocol);
         connect::connect(&self.core, Attempt { address, options, protocol, session })

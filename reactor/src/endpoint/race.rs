@@ -15,6 +15,7 @@ use crate::reactor::Reactor;
 use crate::timers::DelayedCall;
 use crate::transport::Transport;
 use crate::transport::connect::{self, Attempt, Supply};
+use crate::transport::tls::Session;
 
 /// One connection in the making.
 struct Race {
@@ -176,7 +177,7 @@ impl Race {
         connect::connect(self.reactor.core(), Attempt { address, options, protocol, session })
     }
 
-    fn session(&self) -> Result<Option<rustls::Connection>, rustls::Error> {
+    fn session(&self) -> Result<Option<Session>, rustls::Error> {
         let Some(config) = &self.connector.tls else { return Ok(None) };
         let name = match &self.connector.server_name {
             Some(name) => name.clone(),
@@ -188,7 +189,7 @@ impl Race {
                     .map_err(|error| rustls::Error::General(format!("{host:?}: {error}")))?
             }
         };
-        rustls::ClientConnection::new(config.clone(), name).map(|session| Some(session.into()))
+        Session::client(config.clone(), name).map(Some)
     }
 
     fn attempt_failed(self: &Rc<Race>, number: usize, address: SocketAddr, failure: &Failure) {

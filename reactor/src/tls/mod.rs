@@ -7,6 +7,8 @@
 //! does as well.
 //!
 //! - [`Identity`] is a certificate with its key, read from PEM.
+//! - [`ServerTls`] makes the configuration of a server: one identity or one for each name, which can be
+//!   [replaced](Identities::replace) while it listens; certificates of clients; ALPN.
 //! - [`ClientTls`] makes that of a client: roots, [pins](SpkiPin), an identity of its own; ALPN.
 //!
 //! ```
@@ -23,8 +25,11 @@
 //! ```
 
 mod client;
+mod identities;
 mod identity;
+mod info;
 mod pin;
+mod server;
 mod verify;
 
 use std::sync::Arc;
@@ -35,8 +40,11 @@ use rustls::pki_types::pem;
 use rustls::{CertificateError, OtherError};
 
 pub use self::client::ClientTls;
+pub use self::identities::Identities;
 pub use self::identity::Identity;
+pub use self::info::TlsInfo;
 pub use self::pin::{PinError, SpkiPin};
+pub use self::server::ServerTls;
 pub use self::verify::PinMismatch;
 
 /// Why TLS cannot be set up like this.
@@ -48,6 +56,9 @@ pub enum TlsError {
         "there is no certificate in it; PEM certificates begin with \"-----BEGIN CERTIFICATE-----\""
     )]
     NoCertificate,
+    /// A server was given no identity.
+    #[error("the server has no certificate to show; give it an identity")]
+    NoIdentity,
     /// There is no private key where one has to be.
     #[error("there is no private key in it; PEM keys begin with \"-----BEGIN PRIVATE KEY-----\"")]
     NoKey,
@@ -68,6 +79,21 @@ pub enum TlsError {
     /// Something else is not to the liking of rustls.
     #[error("TLS cannot be set up")]
     Setup(#[source] rustls::Error),
+}
+
+/// Why TLS cannot begin on a connection.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartTlsError {
+    /// TLS is spoken on it.
+    #[error("TLS is spoken on this connection already")]
+    Already,
+    /// It has ended, is about to be closed, or the peer has finished.
+    #[error("the connection does not stand in both directions any more")]
+    NotConnected,
+    /// The configuration cannot be used.
+    #[error("TLS cannot be set up")]
+    Setup(#[source] Arc<rustls::Error>),
 }
 
 /// Everything that the configurations made here build on.

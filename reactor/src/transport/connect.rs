@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Transport;
 use super::link::{Link, Setup};
 use super::tcp::ConnectOptions;
+use super::tls::Session;
 use crate::address::Address;
 use crate::context::LogContext;
 use crate::core::Core;
@@ -18,7 +19,7 @@ pub(crate) struct Attempt<'a> {
     /// They concern TCP only.
     pub(crate) options: &'a ConnectOptions,
     pub(crate) protocol: Supply,
-    pub(crate) session: Option<rustls::Connection>,
+    pub(crate) session: Option<Session>,
 }
 
 /// Where the protocol comes from.

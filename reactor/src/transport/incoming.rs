@@ -144,6 +144,11 @@ impl Transport {
             link.state.clear(flag::MAYBE_READABLE);
         }
         self.deliver(core, &buffers.scratch[..count]);
+        if link.state.has(flag::TLS) {
+            // It has just begun, and what comes now is ciphertext.
+            link.read_later(core);
+            return false;
+        }
         !is_drained
     }
 

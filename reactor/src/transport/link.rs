@@ -17,6 +17,7 @@ use super::incoming::NOT_DELIVERING;
 use super::outbox::Outbox;
 use super::outgoing::Feeding;
 use super::stream::Stream;
+use super::tls::Session;
 use super::unix::{PeerCredentials, SendDescriptorError};
 use crate::address::{Address, UnixAddress};
 use crate::context::LogContext;
@@ -46,7 +47,7 @@ pub(crate) struct Link {
 pub(super) struct Extras {
     /// Bytes that could not be sent yet, or are too many for the outbox.
     pub(super) backlog: RefCell<Backlog>,
-    pub(super) session: RefCell<Option<Box<rustls::Connection>>>,
+    pub(super) session: RefCell<Option<Box<Session>>>,
     pub(super) feeding: RefCell<Option<Feeding>>,
     pub(super) high_water_bytes: Cell<usize>,
     pub(super) low_water_bytes: Cell<usize>,
@@ -163,7 +164,7 @@ pub(crate) struct Setup {
     pub(crate) protocol: Box<dyn Protocol>,
     pub(crate) context: LogContext,
     /// The TLS session to be put on the stream, if any.
-    pub(crate) session: Option<rustls::Connection>,
+    pub(crate) session: Option<Session>,
 }
 
 impl Link {
@@ -399,7 +400,9 @@ impl Link {
         self.dismiss_producer(core);
         let link = Rc::clone(self);
         core.ready.push(Job::in_context(self.context.clone(), move || {
-            drop(unsent);
+            if let Some((_, Some(mut session))) = unsent {
+                session.end(&reason);
+            }
             link.tell_lost(reason);
         }));
     }

@@ -13,7 +13,7 @@ pub(crate) mod stream;
 pub(crate) mod tcp;
 #[cfg(test)]
 mod tests;
-mod tls;
+pub(crate) mod tls;
 pub(crate) mod unix;
 
 use std::fmt;

@@ -13,6 +13,7 @@ use socket2::SockRef;
 use super::link::{Link, Setup};
 use super::stream::{Listener, Stream};
 use super::tcp;
+use super::tls::{HANDSHAKE_TIME_MAX, Session};
 use crate::address::{Address, UnixAddress};
 use crate::context::LogContext;
 use crate::core::{Core, Source};
@@ -160,12 +161,14 @@ impl Port {
         let Some(protocol) = protocol.filter(|_| built.is_ok()) else { return };
         let session = match &self.security {
             Security::Plain => None,
-            Security::Tls(config) => match rustls::ServerConnection::new(Arc::clone(config)) {
-                Ok(session) => Some(session.into()),
-                Err(error) => {
-                    return log::error!("cannot speak TLS with {peer}: {error}");
+            Security::Tls(config) => {
+                match Session::server(Arc::clone(config), self.on_accept.handshake_limit) {
+                    Ok(session) => Some(session),
+                    Err(error) => {
+                        return log::error!("cannot speak TLS with {peer}: {error}");
+                    }
                 }
-            },
+            }
         };
         let setup = Setup { stream, peer, protocol, context, session };
         if let Err(error) = Link::establish(core, setup) {
@@ -196,10 +199,17 @@ impl Port {
 }
 
 /// What is done to each stream that a port accepts.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub(crate) struct AcceptOptions {
     pub(crate) no_delay: bool,
     pub(crate) keepalive: Option<Duration>,
+    pub(crate) handshake_limit: Duration,
+}
+
+impl Default for AcceptOptions {
+    fn default() -> AcceptOptions {
+        AcceptOptions { no_delay: false, keepalive: None, handshake_limit: HANDSHAKE_TIME_MAX }
+    }
 }
 
 impl AcceptOptions {

@@ -8,6 +8,7 @@ use mio::net::{TcpListener, TcpStream};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use super::port::AcceptOptions;
+use super::tls::HANDSHAKE_TIME_MAX;
 
 /// How a TCP port listens and what its connections start with.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -31,11 +32,13 @@ pub struct ListenOptions {
     pub receive_buffer_bytes: Option<usize>,
     /// The size of the system's buffer for what is sent on a connection (`SO_SNDBUF`).
     pub send_buffer_bytes: Option<usize>,
+    /// How long a client may take for its TLS handshake before it is cut off.
+    pub handshake_limit: Duration,
 }
 
 impl Default for ListenOptions {
-    /// A backlog of 1,024, small writes sent at once, the port not shared; the rest as the system
-    /// does it.
+    /// A backlog of 1,024, small writes sent at once, the port not shared, ten seconds for a TLS
+    /// handshake; the rest as the system does it.
     fn default() -> ListenOptions {
         ListenOptions {
             backlog: 1024,
@@ -45,13 +48,18 @@ impl Default for ListenOptions {
             keepalive: None,
             receive_buffer_bytes: None,
             send_buffer_bytes: None,
+            handshake_limit: HANDSHAKE_TIME_MAX,
         }
     }
 }
 
 impl ListenOptions {
     pub(crate) fn on_accept(&self) -> AcceptOptions {
-        AcceptOptions { no_delay: self.no_delay, keepalive: self.keepalive }
+        AcceptOptions {
+            no_delay: self.no_delay,
+            keepalive: self.keepalive,
+            handshake_limit: self.handshake_limit,
+        }
     }
 }
 

@@ -8,25 +8,150 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::ServerName;
+
 use super::Transport;
+use super::buffer::Backlog;
 use super::incoming::{NOT_READING, READS_PER_TURN};
-use super::link::{Link, flag};
+use super::link::{Link, State, flag};
+use super::stream::Stream;
 use crate::core::Core;
+use crate::deferred::{Deferred, Resolver};
 use crate::protocol::ConnectionLost;
+use crate::tls::{StartTlsError, TlsInfo};
 use crate::turn::Buffers;
+
+/// TLS on one stream.
+pub(crate) struct Session {
+    tls: rustls::Connection,
+    /// The name that this end has asked for, if it is the client.
+    server_name: Option<Box<str>>,
+    handshake_limit: Duration,
+    /// How many bytes at the front of the backlog were written before TLS was begun, and are sent as
+    /// they are.
+    clear_bytes: usize,
+    /// Who waits for the end of a handshake that was begun in mid-connection.
+    started: Option<Resolver<()>>,
+}
+
+impl Session {
+    /// Makes the server's end.
+    pub(crate) fn server(
+        config: Arc<rustls::ServerConfig>,
+        handshake_limit: Duration,
+    ) -> Result<Session, rustls::Error> {
+        let tls = rustls::ServerConnection::new(config)?.into();
+        Ok(Session { tls, server_name: None, handshake_limit, clear_bytes: 0, started: None })
+    }
+
+    /// Makes the client's end.
+    pub(crate) fn client(
+        config: Arc<rustls::ClientConfig>,
+        name: ServerName<'static>,
+    ) -> Result<Session, rustls::Error> {
+        let server_name = Some(name.to_str().into());
+        let tls = rustls::ClientConnection::new(config, name)?.into();
+        let handshake_limit = HANDSHAKE_TIME_MAX;
+        Ok(Session { tls, server_name, handshake_limit, clear_bytes: 0, started: None })
+    }
+
+    /// Tells whoever waits for the handshake that it comes to nothing.
+    pub(super) fn end(&mut self, reason: &ConnectionLost) {
+        if let Some(started) = self.started.take() {
+            started.errback(reason.clone());
+        }
+    }
+
+    fn info(&self) -> Option<TlsInfo> {
+        let asked_for = match &self.tls {
+            rustls::Connection::Client(_) => self.server_name.as_deref(),
+            rustls::Connection::Server(server) => server.server_name(),
+        };
+        let peer_certificates = self.tls.peer_certificates().unwrap_or_default();
+        Some(TlsInfo {
+            protocol_version: self.tls.protocol_version()?,
+            cipher_suite: self.tls.negotiated_cipher_suite()?.suite(),
+            alpn: self.tls.alpn_protocol().map(<[u8]>::to_vec),
+            server_name: asked_for.map(str::to_owned),
+            peer_certificates: peer_certificates
+                .iter()
+                .map(|certificate| certificate.clone().into_owned())
+                .collect(),
+            is_resumed: self.tls.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
+        })
+    }
+
+    /// Sends what is to go unencrypted. Returns whether all of it has gone.
+    fn send_clear(
+        &mut self,
+        stream: &Stream,
+        backlog: &mut Backlog,
+        state: &State,
+    ) -> io::Result<bool> {
+        while self.clear_bytes > 0 && !state.has(flag::WRITE_BLOCKED) {
+            let front = backlog.front();
+            let count = front.len().min(self.clear_bytes);
+            match stream.write(&front[..count]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    backlog.consume(count);
+                    self.clear_bytes -= count;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    state.set(flag::WRITE_BLOCKED);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(self.clear_bytes == 0)
+    }
+}
 
 impl Link {
     /// Begins the handshake, which must come to its end in time.
     pub(super) fn start_handshake(self: &Rc<Link>, core: &Rc<Core>) {
-        self.set_timer(core, HANDSHAKE_TIME_MAX, Link::give_up_handshake);
+        let limit = self.extras().session.borrow().as_ref().map(|session| session.handshake_limit);
+        if let Some(limit) = limit {
+            self.set_timer(core, limit, move |link, core| link.give_up_handshake(core, limit));
+        }
         self.flush_now(core);
     }
 
-    fn give_up_handshake(self: &Rc<Link>, core: &Core) {
+    /// Puts TLS on a connection on which bytes have flowed.
+    fn start_tls(
+        self: &Rc<Link>,
+        session: Result<Session, rustls::Error>,
+    ) -> Result<Deferred<()>, StartTlsError> {
+        let core = self.core().ok_or(StartTlsError::NotConnected)?;
+        if self.state.has(
+            flag::CONNECTING | flag::LOST | flag::LOSING | flag::LOSING_WRITE | flag::READ_FINISHED,
+        ) {
+            return Err(StartTlsError::NotConnected);
+        }
+        if self.state.has(flag::TLS) {
+            return Err(StartTlsError::Already);
+        }
+        let mut session = session.map_err(|error| StartTlsError::Setup(Arc::new(error)))?;
+        // What was written so far goes first, and what cannot go yet lies in the backlog then.
+        self.flush_now(&core);
+        if self.state.has(flag::LOST) {
+            return Err(StartTlsError::NotConnected);
+        }
+        let (deferred, resolver) = Deferred::new();
+        session.clear_bytes = self.extras().backlog.borrow().len();
+        session.started = Some(resolver);
+        self.extras().session.replace(Some(Box::new(session)));
+        self.state.set(flag::TLS | flag::HANDSHAKING);
+        self.start_handshake(&core);
+        Ok(deferred)
+    }
+
+    fn give_up_handshake(self: &Rc<Link>, core: &Core, limit: Duration) {
         if self.state.has(flag::HANDSHAKING) && !self.state.has(flag::LOST) {
             let error = io::Error::new(
                 io::ErrorKind::TimedOut,
-                format!("no TLS handshake within {} s", HANDSHAKE_TIME_MAX.as_secs()),
+                format!("no TLS handshake within {} s", limit.as_secs_f64()),
             );
             self.close_with(core, error);
         }
@@ -40,9 +165,10 @@ impl Link {
             let (Some(stream), Some(session)) = (&*stream, &mut *session) else {
                 return Received::Nothing;
             };
-            match session.read_tls(&mut &*stream) {
+            let tls = &mut session.tls;
+            match tls.read_tls(&mut &*stream) {
                 Err(error) => Err(ConnectionLost::Failed(Arc::new(error))),
-                Ok(count) => match session.process_new_packets() {
+                Ok(count) => match tls.process_new_packets() {
                     Ok(_) => Ok(count),
                     Err(error) => Err(ConnectionLost::Tls(Arc::new(error))),
                 },
@@ -76,6 +202,10 @@ impl Link {
         let mut session = self.extras().session.borrow_mut();
         let (Some(stream), Some(session)) = (&*stream, &mut *session) else { return Ok(()) };
         let mut backlog = self.extras().backlog.borrow_mut();
+        if !session.send_clear(stream, &mut backlog, &self.state)? {
+            return Ok(());
+        }
+        let session = &mut session.tls;
         let mut encrypted_bytes = 0;
         loop {
             while session.wants_write() && !self.state.has(flag::WRITE_BLOCKED) {
@@ -111,14 +241,14 @@ impl Link {
             && !self.state.has(flag::CLOSE_NOTIFIED)
         {
             self.state.set(flag::CLOSE_NOTIFIED);
-            session.send_close_notify();
+            session.tls.send_close_notify();
         }
         self.send_encrypted()?;
         Ok(!self.has_unsent_ciphertext())
     }
 
     pub(super) fn has_unsent_ciphertext(&self) -> bool {
-        self.extras().session.borrow().as_ref().is_some_and(|session| session.wants_write())
+        self.extras().session.borrow().as_ref().is_some_and(|session| session.tls.wants_write())
     }
 }
 
@@ -159,7 +289,7 @@ impl Transport {
                 return false;
             }
             let result = match &mut *link.extras().session.borrow_mut() {
-                Some(session) => session.reader().read(&mut buffers.scratch),
+                Some(session) => session.tls.reader().read(&mut buffers.scratch),
                 None => return false,
             };
             match result {
@@ -174,6 +304,15 @@ impl Transport {
                     });
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                // The stream is at its end. Without a note inside TLS that this is meant, bytes may
+                // be missing.
+                Err(error)
+                    if error.kind() == io::ErrorKind::UnexpectedEof
+                        && !link.state.has(flag::HANDSHAKING) =>
+                {
+                    link.close(core, ConnectionLost::Truncated);
+                    return false;
+                }
                 Err(error) => {
                     link.close_with(core, error);
                     return false;
@@ -182,23 +321,20 @@ impl Transport {
         }
     }
 
-    /// The stream is at its end. Without a note inside TLS that this is meant, bytes may be missing,
-    /// and that is what reading on reports.
+    /// The stream is at its end, which reading on reports.
     fn finish_ciphertext(&self, core: &Rc<Core>, buffers: &mut Buffers) {
         self.link.state.clear(flag::MAYBE_READABLE);
         if self.deliver_plaintext(core, buffers) {
-            let error = io::Error::from(io::ErrorKind::UnexpectedEof);
-            self.link.close_with(core, error);
+            self.link.close_with(core, io::ErrorKind::UnexpectedEof.into());
         }
     }
 
     /// Answers the peer, and tells the protocol once the handshake is done.
     fn follow_handshake(&self, core: &Rc<Core>) {
         let link = &self.link;
-        let Some((is_handshaking, wants_write)) =
-            link.extras().session.borrow().as_ref().map(|s| (s.is_handshaking(), s.wants_write()))
-        else {
-            return;
+        let (is_handshaking, wants_write) = match &*link.extras().session.borrow() {
+            Some(session) => (session.tls.is_handshaking(), session.tls.wants_write()),
+            None => return,
         };
         if wants_write {
             link.flush_later();
@@ -207,14 +343,79 @@ impl Transport {
             link.state.clear(flag::HANDSHAKING);
             let timer = core.timers.borrow_mut().remove(link.extras().timer.get());
             drop(timer);
-            link.make(core);
+            if !link.state.has(flag::MADE) {
+                return link.make(core);
+            }
+            if link.state.has(flag::HAS_BACKLOG) {
+                link.flush_later();
+            }
+            let started = match &mut *link.extras().session.borrow_mut() {
+                Some(session) => session.started.take(),
+                None => None,
+            };
+            if let Some(started) = started {
+                // A panic has been logged; nobody else needs to know.
+                let _ = core.call("what follows a handshake", &link.context, || {
+                    started.callback(());
+                });
+            }
         }
     }
 }
 
-/// A peer that has not come to the end of its handshake by then is cut off. People on slow links
-/// need two or three seconds.
-const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
+impl Transport {
+    /// Returns what was agreed on with the peer; `None` without TLS, before the end of the handshake,
+    /// and once the connection has ended.
+    #[must_use]
+    pub fn tls(&self) -> Option<TlsInfo> {
+        if self.link.state.has(flag::HANDSHAKING) {
+            return None;
+        }
+        self.link.extras_if_any()?.session.borrow().as_ref()?.info()
+    }
+
+    /// Speaks TLS as the server from now on: what was written before goes out as it is, what is written
+    /// from now on is encrypted, and so is what is delivered. In the tradition of `STARTTLS`.
+    ///
+    /// The deferred fires when the handshake is done. Until then nothing is delivered, and
+    /// [`is_connected`](Transport::is_connected) is false.
+    ///
+    /// A peer that follows the protocol sends nothing between its wish for TLS and the handshake.
+    /// Whatever `data_received` has got behind the wish was *not* protected: drop it, or better the
+    /// connection.
+    ///
+    /// # Errors
+    ///
+    /// [`StartTlsError`](crate::tls::StartTlsError) at once; [`ConnectionLost`] if the connection ends
+    /// before the handshake does.
+    #[track_caller]
+    pub fn start_tls_server(&self, config: Arc<rustls::ServerConfig>) -> Deferred<()> {
+        self.start_tls(|| Session::server(config, HANDSHAKE_TIME_MAX))
+    }
+
+    /// Speaks TLS as the client from now on, with whoever proves to be `name`. Otherwise as
+    /// [`start_tls_server`](Transport::start_tls_server).
+    #[track_caller]
+    pub fn start_tls_client(
+        &self,
+        name: ServerName<'static>,
+        config: Arc<rustls::ClientConfig>,
+    ) -> Deferred<()> {
+        self.start_tls(|| Session::client(config, name))
+    }
+
+    #[track_caller]
+    fn start_tls(&self, make: impl FnOnce() -> Result<Session, rustls::Error>) -> Deferred<()> {
+        match self.link.start_tls(make()) {
+            Ok(started) => started,
+            Err(error) => Deferred::fail(error),
+        }
+    }
+}
+
+/// A peer that has not come to the end of its handshake by then is cut off, unless a port says
+/// otherwise. People on slow links need two or three seconds.
+pub(crate) const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// What one connection may have encrypted in one flush: some 100 microseconds.
 const ENCRYPTED_BYTES_PER_TURN: usize = 256 * 1024;

@@ -3,6 +3,7 @@
 mod cached_lookups;
 mod caches;
 mod cancelling;
+mod certificates;
 mod clocks;
 mod combine;
 mod concurrency;
@@ -22,5 +23,6 @@ mod support;
 mod task;
 mod threads;
 mod tls;
+mod tls_setup;
 mod transport;
 mod unix;
