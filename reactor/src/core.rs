@@ -4,7 +4,7 @@
 //! (a transport, a delayed call) point back weakly.
 
 use std::any::Any;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,7 +22,7 @@ use crate::remote::ReactorRemote;
 use crate::resolver::Lookups;
 use crate::signals::SignalSource;
 use crate::slots::{Key, Slots};
-use crate::threads::ThreadPools;
+use crate::threads::{ThreadPool, ThreadPools};
 use crate::timers::Timers;
 use crate::transport::Transport;
 use crate::transport::outbox::Outbox;
@@ -38,6 +38,8 @@ pub(crate) struct Core {
     pub(crate) tasks: RefCell<Tasks>,
     pub(crate) thread_pools: ThreadPools,
     pub(crate) lookups: Lookups,
+    /// Where files are waited for; made when first asked for.
+    pub(crate) files_pool: OnceCell<ThreadPool>,
     /// Everything that events arrive for.
     pub(crate) sources: RefCell<Slots<Source>>,
     /// Sources that may have more to read although no further edge will say so.
@@ -82,6 +84,7 @@ impl Core {
             tasks: RefCell::new(Tasks::new()),
             thread_pools: ThreadPools::default(),
             lookups: Lookups::default(),
+            files_pool: OnceCell::new(),
             timers: RefCell::new(Timers::new()),
             sources: RefCell::new(Slots::new()),
             unread: RefCell::default(),

@@ -118,6 +118,7 @@ mod counters;
 mod deferred;
 pub mod endpoint;
 mod failure;
+pub mod files;
 mod flow;
 pub mod framing;
 pub mod logging;

@@ -20,6 +20,8 @@ use super::chance::Chance;
 use super::{Alarm, Backend, Event, Events, Readiness, SignalWatch, Stopwatch};
 use crate::address::{Address, UnixAddress};
 use crate::clock::{Instant, SystemClock};
+use crate::files::FileSystem;
+use crate::files::memory::MemoryFileSystem;
 use crate::resolver::{HostResolver, HostTable};
 use crate::signals::Signal;
 use crate::slots::Key;
@@ -39,6 +41,8 @@ pub(crate) struct ManualBackend {
     hosts: HostTable,
     /// Connections there get no answer.
     silent_hosts: RefCell<BTreeSet<IpAddr>>,
+    /// It outlives a host that crashes, in its world.
+    file_system: MemoryFileSystem,
 }
 
 /// The world around a backend that is one of its hosts.
@@ -92,8 +96,15 @@ impl ManualTime {
 #[allow(dead_code, reason = "simulated worlds are what calls the rest")]
 impl ManualBackend {
     pub(crate) fn new(seed: u64) -> ManualBackend {
+        let time = Rc::<ManualTime>::default();
+        let file_system = MemoryFileSystem::new();
+        let now_nanos = Arc::clone(&time.now_nanos);
+        file_system.set_wall_clock(Arc::new(move || {
+            let nanos = now_nanos.load(Ordering::Relaxed);
+            SystemTime::UNIX_EPOCH + WALL_CLOCK_START + Duration::from_nanos(nanos)
+        }));
         ManualBackend {
-            time: Rc::default(),
+            time,
             events: EventQueue::default(),
             listeners: RefCell::default(),
             next_port: Cell::new(FIRST_PORT),
@@ -102,7 +113,17 @@ impl ManualBackend {
             surroundings: None,
             hosts: HostTable::new(),
             silent_hosts: RefCell::default(),
+            file_system,
         }
+    }
+
+    /// Gives it another file system, which a host of a world had before it crashed.
+    pub(crate) fn with_file_system(self, file_system: MemoryFileSystem) -> ManualBackend {
+        ManualBackend { file_system, ..self }
+    }
+
+    pub(crate) fn files(&self) -> &MemoryFileSystem {
+        &self.file_system
     }
 
     /// Makes a host of a world, which moves its time.
@@ -234,6 +255,14 @@ impl Backend for ManualBackend {
 
     fn runs_thread_jobs_inline(&self) -> bool {
         true
+    }
+
+    fn file_system(&self) -> Arc<dyn FileSystem> {
+        Arc::new(self.file_system.clone())
+    }
+
+    fn take_job_time(&self) -> Duration {
+        self.file_system.take_time_spent()
     }
 
     fn listen(&self, mut address: SocketAddr, options: &ListenOptions) -> io::Result<Listener> {

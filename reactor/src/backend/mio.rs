@@ -14,6 +14,7 @@ use super::signal_pipe::SignalPipe;
 use super::{Alarm, Backend, Event, Events, Readiness, SignalWatch, Stopwatch};
 use crate::address::UnixAddress;
 use crate::clock::{Instant, SystemClock};
+use crate::files::{FileSystem, RealFileSystem};
 use crate::resolver::{HostResolver, SystemResolver};
 use crate::signals::Signal;
 use crate::slots::Key;
@@ -101,6 +102,10 @@ impl Backend for MioBackend {
 
     fn runs_thread_jobs_inline(&self) -> bool {
         false
+    }
+
+    fn file_system(&self) -> Arc<dyn FileSystem> {
+        Arc::new(RealFileSystem)
     }
 
     fn listen(&self, address: SocketAddr, options: &ListenOptions) -> io::Result<Listener> {

@@ -20,6 +20,7 @@ use rustls::time_provider::TimeProvider;
 
 use crate::address::UnixAddress;
 use crate::clock::{Instant, SystemClock};
+use crate::files::FileSystem;
 use crate::resolver::HostResolver;
 use crate::signals::Signal;
 use crate::slots::Key;
@@ -65,6 +66,15 @@ pub(crate) trait Backend {
 
     /// Whether jobs for threads run on the loop's thread, at times that the backend picks.
     fn runs_thread_jobs_inline(&self) -> bool;
+
+    /// Returns the file system. Its calls wait for disks: they are made in thread jobs only.
+    fn file_system(&self) -> Arc<dyn FileSystem>;
+
+    /// Returns how much virtual time thread jobs that ran inline have taken since the last time this was
+    /// asked. Their results come back that much later.
+    fn take_job_time(&self) -> Duration {
+        Duration::ZERO
+    }
 
     fn listen(&self, address: SocketAddr, options: &ListenOptions) -> io::Result<Listener>;
 

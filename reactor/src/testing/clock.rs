@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::backend::Backend;
 use crate::backend::manual::ManualBackend;
 use crate::clock::Instant;
+use crate::files::memory::MemoryFileSystem;
 use crate::reactor::Reactor;
 use crate::resolver::HostTable;
 use crate::signals::Signal;
@@ -44,6 +45,12 @@ impl Clock {
     #[must_use]
     pub fn reactor(&self) -> &Reactor {
         &self.reactor
+    }
+
+    /// Returns what the reactor has for a file system, to fill, look into and make trouble.
+    #[must_use]
+    pub fn file_system(&self) -> &MemoryFileSystem {
+        self.backend.files()
     }
 
     /// Returns the time that the clock shows.

@@ -21,6 +21,7 @@ pub(crate) mod leaks;
 mod memory;
 mod results;
 
+pub use crate::files::memory::{InjectedFault, MemoryFileSystem};
 pub use clock::Clock;
 pub use leaks::NoDeferredLeaks;
 pub use memory::{MemoryPair, MemoryTransport};

@@ -288,8 +288,24 @@ impl Pool {
         drop(queue);
         let Some(mut job) = job else { return };
         job.run(&mut LogContext::sentinel(), &self.shared.name);
-        self.shared.queue().finish(job);
-        self.collect();
+        let finish = move |pool: &Rc<Self>| {
+            pool.shared.queue().finish(job);
+            pool.collect();
+        };
+        // What it did has happened; that it took its time, a slow disk's for instance, shows in when it ends.
+        let Some(core) = self.core.upgrade() else { return finish(self) };
+        let duration = core.backend.take_job_time();
+        if duration.is_zero() {
+            return finish(self);
+        }
+        let weak = Rc::downgrade(self);
+        let end = Job::in_context(LogContext::sentinel(), move || {
+            if let Some(pool) = weak.upgrade() {
+                finish(&pool);
+            }
+        });
+        let deadline = core.backend.now() + duration;
+        core.timers.borrow_mut().insert(deadline, end);
     }
 
     fn cancel(self: &Rc<Self>, key: Key) {

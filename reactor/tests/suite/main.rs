@@ -9,6 +9,7 @@ mod combine;
 mod concurrency;
 mod contexts;
 mod deferred;
+mod files;
 mod framing;
 mod hosts;
 mod locks;
