@@ -28,6 +28,7 @@ use crate::transport::Transport;
 use crate::transport::outbox::Outbox;
 use crate::transport::port::Port;
 use crate::turn::Buffers;
+use crate::udp;
 
 pub(crate) struct Core {
     pub(crate) backend: Rc<dyn Backend>,
@@ -67,6 +68,7 @@ pub(crate) enum Stage {
 /// Something that events arrive for.
 #[derive(Clone)]
 pub(crate) enum Source {
+    Datagrams(Rc<udp::Port>),
     Link(Transport),
     Port(Rc<Port>),
     Signal(Rc<SignalSource>),

@@ -139,6 +139,7 @@ mod timers;
 pub mod tls;
 mod transport;
 mod turn;
+pub mod udp;
 
 pub use address::{Address, UnixAddress};
 pub use backend::Stopwatch;

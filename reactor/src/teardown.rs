@@ -43,6 +43,9 @@ fn end_sources(core: &Rc<Core>) {
     let (links, others): (Vec<_>, Vec<_>) =
         sources.into_iter().partition(|(_, source)| matches!(source, Source::Link(_)));
     for (key, source) in others {
+        if let Source::Datagrams(port) = &source {
+            port.stop(core);
+        }
         let removed = core.sources.borrow_mut().remove(key);
         drop(removed);
         dropping("a listening port", source);

@@ -271,13 +271,19 @@ fn serve_source(core: &Rc<Core>, event: Event, buffers: &mut Buffers) {
     };
     match source {
         Ok(transport) => transport.serve(core, event.readiness, buffers),
-        Err(other) => serve_other_source(core, other),
+        Err(other) => serve_other_source(core, other, event.readiness, buffers),
     }
 }
 
 #[inline(never)]
-fn serve_other_source(core: &Rc<Core>, source: Source) {
+fn serve_other_source(
+    core: &Rc<Core>,
+    source: Source,
+    readiness: Readiness,
+    buffers: &mut Buffers,
+) {
     match source {
+        Source::Datagrams(port) => port.serve(core, readiness, &mut buffers.scratch),
         Source::Link(_) => {}
         Source::Port(port) => port.serve(core),
         Source::Signal(signal) => signal.serve(core),

@@ -29,11 +29,15 @@ use crate::transport::memory::{Backlog, EventQueue, MemoryListener, MemoryStream
 use crate::transport::stream::{Listener, Stream};
 use crate::transport::tcp::{ConnectOptions, ListenOptions};
 use crate::transport::unix::UnixListenOptions;
+use crate::udp::UdpOptions;
+use crate::udp::memory::MemoryPost;
+use crate::udp::socket::DatagramSocket;
 
 pub(crate) struct ManualBackend {
     time: Rc<ManualTime>,
     events: EventQueue,
     listeners: RefCell<BTreeMap<Address, Weak<Backlog>>>,
+    post: Rc<MemoryPost>,
     next_port: Cell<u16>,
     chance: Chance,
     watched_signals: RefCell<Vec<(Signal, Key)>>,
@@ -107,6 +111,7 @@ impl ManualBackend {
             time,
             events: EventQueue::default(),
             listeners: RefCell::default(),
+            post: Rc::default(),
             next_port: Cell::new(FIRST_PORT),
             chance: Chance::new(seed),
             watched_signals: RefCell::default(),
@@ -313,6 +318,19 @@ impl Backend for ManualBackend {
         Ok(Stream::Memory(backlog.connect(Address::Unix(UnixAddress::Unnamed))))
     }
 
+    fn open_udp(
+        &self,
+        mut address: SocketAddr,
+        options: &UdpOptions,
+    ) -> io::Result<DatagramSocket> {
+        self.check_is_local(address.ip())?;
+        if address.port() == 0 {
+            address.set_port(self.free_port());
+        }
+        let is_shared = options.share_address || options.share_port;
+        self.post.open(address, is_shared).map(DatagramSocket::Memory)
+    }
+
     fn host_resolver(&self) -> Rc<dyn HostResolver> {
         Rc::new(self.hosts.clone())
     }
@@ -343,6 +361,16 @@ impl Backend for ManualBackend {
                 Ok(())
             }
             Listener::Tcp(_) | Listener::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    fn register_datagrams(&self, socket: &mut DatagramSocket, key: Key) -> io::Result<()> {
+        match socket {
+            DatagramSocket::Memory(socket) => {
+                socket.watch(&self.events, key);
+                Ok(())
+            }
+            DatagramSocket::Udp(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 

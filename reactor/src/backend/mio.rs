@@ -21,6 +21,8 @@ use crate::slots::Key;
 use crate::transport::stream::{Listener, Stream};
 use crate::transport::tcp::{self, ConnectOptions, ListenOptions};
 use crate::transport::unix::{self, UnixListenOptions, UnixListener};
+use crate::udp::UdpOptions;
+use crate::udp::socket::{self, DatagramSocket};
 
 pub(crate) struct MioBackend {
     poll: RefCell<Poll>,
@@ -129,6 +131,10 @@ impl Backend for MioBackend {
         unix::connect(address).map(|stream| Stream::Unix(Box::new(stream)))
     }
 
+    fn open_udp(&self, address: SocketAddr, options: &UdpOptions) -> io::Result<DatagramSocket> {
+        socket::open(address, options).map(DatagramSocket::Udp)
+    }
+
     fn host_resolver(&self) -> Rc<dyn HostResolver> {
         Rc::new(SystemResolver::new())
     }
@@ -156,6 +162,16 @@ impl Backend for MioBackend {
             }
             Listener::Unix(listener) => {
                 self.registry.register(listener.source(), token(key), Interest::READABLE)
+            }
+        }
+    }
+
+    fn register_datagrams(&self, socket: &mut DatagramSocket, key: Key) -> io::Result<()> {
+        match socket {
+            DatagramSocket::Memory(_) => Err(io::ErrorKind::Unsupported.into()),
+            DatagramSocket::Udp(socket) => {
+                let both_ways = Interest::READABLE | Interest::WRITABLE;
+                self.registry.register(socket, token(key), both_ways)
             }
         }
     }

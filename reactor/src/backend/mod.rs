@@ -27,6 +27,8 @@ use crate::slots::Key;
 use crate::transport::stream::{Listener, Stream};
 use crate::transport::tcp::{ConnectOptions, ListenOptions};
 use crate::transport::unix::UnixListenOptions;
+use crate::udp::UdpOptions;
+use crate::udp::socket::DatagramSocket;
 
 /// Tells the time since some fixed moment, on any thread; see
 /// [`Reactor::stopwatch`](crate::Reactor::stopwatch).
@@ -89,6 +91,8 @@ pub(crate) trait Backend {
 
     fn connect_unix(&self, address: &UnixAddress) -> io::Result<Stream>;
 
+    fn open_udp(&self, address: SocketAddr, options: &UdpOptions) -> io::Result<DatagramSocket>;
+
     /// Returns what looks up the names of hosts, unless a program sets another.
     fn host_resolver(&self) -> Rc<dyn HostResolver>;
 
@@ -99,6 +103,8 @@ pub(crate) trait Backend {
     fn register_stream(&self, stream: &mut Stream, key: Key) -> io::Result<()>;
 
     fn register_listener(&self, listener: &mut Listener, key: Key) -> io::Result<()>;
+
+    fn register_datagrams(&self, socket: &mut DatagramSocket, key: Key) -> io::Result<()>;
 
     /// Reports the arrival of a signal under this key as readability of what is returned.
     fn watch_signal(&self, signal: Signal, key: Key) -> io::Result<SignalWatch>;

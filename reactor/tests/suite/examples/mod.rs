@@ -1,0 +1,3 @@
+//! The examples, run as a reader would run them: each module drives one.
+
+mod udp_echo;
