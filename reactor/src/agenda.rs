@@ -19,14 +19,14 @@ pub(crate) mod item {
     pub(crate) const UNREAD: u32 = 1 << 2;
     /// Connections that have something to send.
     pub(crate) const UNSENT: u32 = 1 << 3;
+    /// Timers, due or not.
+    pub(crate) const TIMERS: u32 = 1 << 4;
+
+    /// Those that a turn does not wait for.
+    pub(crate) const AT_ONCE: u32 = FOREIGN | READY | UNREAD | UNSENT;
 }
 
 impl Agenda {
-    #[inline]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.get() == 0
-    }
-
     /// Whether any of these queues holds something.
     #[inline]
     pub(crate) fn has(&self, items: u32) -> bool {

@@ -41,13 +41,14 @@ struct Inner {
     name: Name,
     parent: LogContext,
     is_finished: Cell<bool>,
-    /// All costs but the loop time, which is charged too often to copy all of them each time.
-    usage: Cell<Usage>,
     loop_nanos: Cell<u64>,
+    /// All other costs; most contexts, those of idle connections above all, never have any.
+    usage: OnceCell<Box<Cell<Usage>>>,
 }
 
 /// A numbered name is spelt out only when somebody asks for it: most never are. Nor are those of jobs.
 enum Name {
+    Connection { port: Rc<str>, number: u64, spelt: OnceCell<Box<str>> },
     Job { parent: Option<SentName>, pool: Arc<str>, spelt: OnceCell<Box<str>> },
     Numbered { kind: &'static str, number: u64, spelt: OnceCell<Box<str>> },
     Text(Box<str>),
@@ -77,6 +78,9 @@ impl Name {
 
     fn as_str(&self) -> &str {
         match self {
+            Name::Connection { port, number, spelt } => {
+                spelt.get_or_init(|| format!("{port}-{number}").into())
+            }
             Name::Job { parent: None, pool, .. } => pool,
             Name::Job { parent: Some(parent), pool, spelt } => {
                 spelt.get_or_init(|| format!("{parent}-{pool}").into())
@@ -140,6 +144,12 @@ impl LogContext {
     #[inline]
     pub fn numbered(kind: &'static str, number: u64) -> Self {
         Self::with_parent(Name::numbered(kind, number), Self::sentinel())
+    }
+
+    /// Makes the context of a connection, named after the port that has accepted it.
+    pub(crate) fn of_connection(port: &Rc<str>, number: u64) -> Self {
+        let name = Name::Connection { port: Rc::clone(port), number, spelt: OnceCell::new() };
+        Self::with_parent(name, Self::sentinel())
     }
 
     /// Makes a context as [`numbered`](Self::numbered) does, in the memory of this one if nobody else
@@ -291,7 +301,10 @@ impl LogContext {
         settle();
         self.0.as_ref().map_or_else(Usage::default, |inner| {
             let loop_time = Duration::from_nanos(inner.loop_nanos.get());
-            Usage { loop_time, ..inner.usage.get() }
+            Usage {
+                loop_time,
+                ..inner.usage.get().map_or_else(Usage::default, |usage| usage.get())
+            }
         })
     }
 
@@ -299,9 +312,7 @@ impl LogContext {
     pub(crate) fn charge(&self, cost: &Usage) {
         let mut context = self;
         while let Some(inner) = &context.0 {
-            let mut usage = inner.usage.get();
-            usage.add(cost, inner.is_finished.get());
-            inner.usage.set(usage);
+            inner.charge(cost);
             context = &inner.parent;
         }
     }
@@ -346,11 +357,27 @@ pub(crate) fn swap(context: LogContext) -> LogContext {
 }
 
 /// Puts a context in force for a callback of the loop, and returns the one that was, for [`leave`].
-#[inline]
+#[inline(always)]
 pub(crate) fn enter(context: &LogContext, activity: &'static str) -> LogContext {
     CURRENT.with(|current| {
         current.activity.set(activity);
-        current.swap(context.clone())
+        let address = context.address();
+        let charged_before = current.charged.get();
+        if charged_before.is_null() {
+            // The first context since the loop waited.
+            current.charged.set(address);
+            current.address.set(address);
+            let none = current.context.replace(context.0.clone());
+            debug_assert!(none.is_none(), "a context that is there is charged");
+            std::mem::forget(none);
+            current.start_slice();
+            LogContext::sentinel()
+        } else if charged_before == address && current.address.get().is_null() {
+            current.address.set(address);
+            LogContext::sentinel()
+        } else {
+            swap(context.clone())
+        }
     })
 }
 
@@ -437,6 +464,8 @@ impl Drop for Restore {
 struct Current {
     /// The context in force; or, while that is the sentinel, the one before, whose slice goes on.
     context: Cell<Option<Rc<Inner>>>,
+    /// Where that lies; null if there is none.
+    charged: Cell<*const Inner>,
     /// Where the context in force lies; null for the sentinel.
     address: Cell<*const Inner>,
     slice_started: Cell<Instant>,
@@ -447,7 +476,9 @@ struct Current {
 }
 
 impl Current {
-    #[inline]
+    // Into its few callers by force, as those below that are charged with time are: each callback
+    // goes through them, and saving registers is a third of what a call of them costs.
+    #[inline(always)]
     fn time(&self) -> Option<Instant> {
         match self.system_clock.get() {
             Some(clock) => Some(clock.now()),
@@ -470,8 +501,6 @@ impl Current {
         !matches!(&*self.clock.borrow(), Some(AccountingClock::Thread(_)))
     }
 
-    // Into its few callers by force, as the next two are: each callback goes through them, and saving
-    // registers is a third of what a call of them costs.
     #[inline(always)]
     fn swap(&self, context: LogContext) -> LogContext {
         let address = context.address();
@@ -486,6 +515,7 @@ impl Current {
             return LogContext(before);
         }
         let before = LogContext(self.context.replace(context.0));
+        self.charged.set(address);
         match &before.0 {
             None => self.start_slice(),
             Some(inner) if !std::ptr::eq(Rc::as_ptr(inner), address) => {
@@ -501,8 +531,9 @@ impl Current {
         let context = self.context.take();
         let Some(inner) = &context else { return None };
         let now = self.end_slice(inner);
-        if !self.address.get().is_null() {
-            self.context.set(context);
+        match self.address.get().is_null() {
+            true => self.charged.set(std::ptr::null()),
+            false => self.context.set(context),
         }
         now
     }
@@ -521,7 +552,7 @@ impl Current {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn start_slice(&self) {
         if let Some(now) = self.time() {
             self.slice_started.set(now);
@@ -548,8 +579,8 @@ impl Inner {
             name,
             parent,
             is_finished: Cell::new(false),
-            usage: Cell::default(),
             loop_nanos: Cell::new(0),
+            usage: OnceCell::new(),
         }
     }
 
@@ -571,9 +602,15 @@ impl Inner {
 
     #[cold]
     fn charge_late(&self, nanos: u64) {
-        let mut usage = self.usage.get();
-        usage.late = usage.late.saturating_add(Duration::from_nanos(nanos));
-        self.usage.set(usage);
+        self.charge(&Usage { loop_time: Duration::from_nanos(nanos), ..Usage::default() });
+    }
+
+    /// Adds a cost to this context alone.
+    fn charge(&self, cost: &Usage) {
+        let sum = self.usage.get_or_init(Box::default);
+        let mut usage = sum.get();
+        usage.add(cost, self.is_finished.get());
+        sum.set(usage);
     }
 }
 
@@ -596,6 +633,7 @@ thread_local! {
     static CURRENT: ManuallyDrop<Current> = const {
         ManuallyDrop::new(Current {
             context: Cell::new(None),
+            charged: Cell::new(std::ptr::null()),
             address: Cell::new(std::ptr::null()),
             slice_started: Cell::new(Instant::START),
             activity: Cell::new("a callback"),

@@ -53,7 +53,7 @@ pub(crate) struct Core {
     pub(crate) buffers: Cell<Option<Box<Buffers>>>,
     /// How much virtual time each call of somebody else's code takes; the machine's time passes by
     /// itself.
-    pub(crate) cost_of_calls: Cell<Duration>,
+    pub(crate) cost_of_calls_nanos: Cell<u64>,
 }
 
 /// How far the life of a reactor has come.
@@ -87,14 +87,14 @@ impl Core {
             thread_pools: ThreadPools::default(),
             lookups: Lookups::default(),
             files_pool: OnceCell::new(),
-            timers: RefCell::new(Timers::new()),
+            timers: RefCell::new(Timers::new(Rc::clone(&agenda))),
             sources: RefCell::new(Slots::new()),
             unread: RefCell::default(),
             outbox: Rc::new(Outbox::new(Weak::clone(this), Rc::clone(&agenda))),
             agenda,
             counters: Counters::default(),
             buffers: Cell::new(Some(Box::new(Buffers::new()))),
-            cost_of_calls: Cell::default(),
+            cost_of_calls_nanos: Cell::default(),
             backend,
         }
     }
@@ -132,7 +132,7 @@ impl Core {
     /// Runs somebody else's code: in this context, watched, and with its panics caught.
     ///
     /// `what` names it in the log, should it panic or hold the loop for too long.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn call(
         &self,
         what: &'static str,
@@ -169,8 +169,9 @@ impl Core {
 impl Core {
     #[inline]
     fn pay_for_call(&self) {
-        if !self.cost_of_calls.get().is_zero() {
-            self.backend.pass_time(self.cost_of_calls.get());
+        let nanos = self.cost_of_calls_nanos.get();
+        if nanos != 0 {
+            self.backend.pass_time(Duration::from_nanos(nanos));
         }
     }
 

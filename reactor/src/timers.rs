@@ -9,9 +9,10 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fmt;
-use std::rc::Weak;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use crate::agenda::{Agenda, item};
 use crate::clock::Instant;
 use crate::core::Core;
 use crate::ready::Job;
@@ -83,6 +84,7 @@ pub(crate) struct Timers {
     /// Whether the heap's top is known to be up to date: nearly always, as most turns touch no timer.
     is_top_current: bool,
     next_sequence: u64,
+    agenda: Rc<Agenda>,
 }
 
 struct Timer {
@@ -104,12 +106,13 @@ struct Entry {
 }
 
 impl Timers {
-    pub(crate) fn new() -> Timers {
+    pub(crate) fn new(agenda: Rc<Agenda>) -> Timers {
         Timers {
             calls: Slots::new(),
             heap: BinaryHeap::new(),
             is_top_current: false,
             next_sequence: 0,
+            agenda,
         }
     }
 
@@ -118,6 +121,7 @@ impl Timers {
         let key = self.calls.insert(Timer { due, call });
         self.heap.push(Reverse(Entry { due, key }));
         self.is_top_current = false;
+        self.agenda.add(item::TIMERS);
         key
     }
 
@@ -192,6 +196,7 @@ impl Timers {
                 }
             }
         }
+        self.agenda.remove(item::TIMERS);
     }
 
     pub(crate) fn deadline(&self, key: Key) -> Option<Instant> {
@@ -254,7 +259,6 @@ impl Eq for Entry {}
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
-    use std::rc::Rc;
 
     use super::*;
 
@@ -265,7 +269,7 @@ mod tests {
 
     impl Fixture {
         fn new() -> Fixture {
-            Fixture { timers: Timers::new(), made: Rc::default() }
+            Fixture { timers: Timers::new(Rc::default()), made: Rc::default() }
         }
 
         fn insert(&mut self, seconds: u64, name: &'static str) -> Key {

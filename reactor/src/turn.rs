@@ -110,10 +110,25 @@ impl<'a> Turner<'a> {
         self.poll(patience)?;
         let unread_count = self.core.unread_count();
         self.serve_events();
+        let core = self.core;
+        if unread_count > 0 || core.agenda.has(SERVED_AFTER_EVENTS) || core.remote.has_mail() {
+            self.serve_queues(unread_count);
+        }
+        if core.agenda.has(item::UNSENT) {
+            self.flush();
+        }
+        Ok(())
+    }
+
+    /// Does what comes between the events and the flushing, if there is anything.
+    #[inline(never)]
+    fn serve_queues(&mut self, unread_count: usize) {
         if unread_count > 0 {
             self.serve_unread(unread_count);
         }
-        if let Some(now) = self.time_of_due_timers() {
+        if self.core.agenda.has(item::TIMERS)
+            && let Some(now) = self.time_of_due_timers()
+        {
             self.serve_timers(now);
         }
         if self.core.remote.has_mail() || self.core.agenda.has(item::FOREIGN) {
@@ -122,41 +137,41 @@ impl<'a> Turner<'a> {
         if self.core.agenda.has(item::READY) {
             self.serve_ready();
         }
-        if self.core.agenda.has(item::UNSENT) {
-            self.flush();
-        }
-        Ok(())
     }
 
     /// Whether the next turn has something to do without waiting for it.
     #[inline]
     pub(crate) fn has_work(&self) -> bool {
-        !self.core.agenda.is_empty() || self.core.remote.has_mail()
+        self.core.agenda.has(item::AT_ONCE) || self.core.remote.has_mail()
     }
 
-    #[inline]
+    #[inline(never)]
     fn poll(&mut self, patience: Patience) -> io::Result<()> {
+        let core = &**self.core;
         let settled = context::settle();
-        let has_to_look = patience == Patience::None || self.has_work();
-        let timeout = if has_to_look || !self.core.remote.may_sleep() {
+        let has_to_look = patience == Patience::None || core.agenda.has(item::AT_ONCE);
+        // It says also whether there is mail.
+        let timeout = if has_to_look || !core.remote.may_sleep() {
             Some(Duration::ZERO)
+        } else if core.agenda.has(item::TIMERS) {
+            let deadline = core.timers.borrow_mut().next_deadline();
+            deadline.map(|deadline| deadline.since(settled.unwrap_or_else(|| core.backend.now())))
         } else {
-            let deadline = self.core.timers.borrow_mut().next_deadline();
-            deadline
-                .map(|deadline| deadline.since(settled.unwrap_or_else(|| self.core.backend.now())))
+            None
         };
         self.last_reading = context::last_reading();
-        self.core.counters.turns.add(1);
-        let result = self.core.backend.wait(timeout, &mut self.events);
-        self.core.remote.woke();
+        core.counters.turns.add(1);
+        let result = core.backend.wait(timeout, &mut self.events);
+        core.remote.woke();
         result
     }
 
-    #[inline]
+    #[inline(never)]
     fn serve_events(&mut self) {
-        for event in &self.events.system {
-            self.core.counters.events.add(1);
-            serve_source(self.core, event.into(), &mut self.buffers);
+        let core = self.core;
+        core.counters.events.add(self.events.system.len());
+        for event in self.events.system.iter() {
+            serve_source(core, event, &mut self.buffers);
         }
         if !self.events.listed.is_empty() {
             self.serve_listed_events();
@@ -250,8 +265,11 @@ impl<'a> Turner<'a> {
         }
     }
 
-    #[inline]
+    #[inline(never)]
     fn flush(&mut self) {
+        if self.core.outbox.flush_only_link(self.core) {
+            return;
+        }
         let empty = self.buffers.batch.take().unwrap_or_default();
         let mut batch = self.core.outbox.take(empty);
         batch.flush(self.core);
@@ -299,6 +317,9 @@ impl Drop for Turner<'_> {
         self.core.buffers.set(Some(buffers));
     }
 }
+
+/// What is looked at in a turn between the events and the flushing.
+const SERVED_AFTER_EVENTS: u32 = item::FOREIGN | item::READY | item::TIMERS;
 
 /// What one read can bring. Larger than most bursts of one peer, small enough for the second-level
 /// cache.

@@ -1,17 +1,17 @@
 //! The real backend: mio over the operating system's poll mechanism.
 
-use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use mio::{Interest, Poll, Registry, Token, Waker};
+use mio::{Interest, Registry, Token, Waker};
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 
 use super::signal_pipe::SignalPipe;
-use super::{Alarm, Backend, Event, Events, Readiness, SignalWatch, Stopwatch};
+use super::system_events::Poller;
+use super::{Alarm, Backend, Events, SignalWatch, Stopwatch};
 use crate::address::UnixAddress;
 use crate::clock::{Instant, SystemClock};
 use crate::files::{FileSystem, RealFileSystem};
@@ -25,7 +25,7 @@ use crate::udp::UdpOptions;
 use crate::udp::socket::{self, DatagramSocket};
 
 pub(crate) struct MioBackend {
-    poll: RefCell<Poll>,
+    poller: Poller,
     registry: Registry,
     waker: Arc<Waker>,
     clock: SystemClock,
@@ -33,42 +33,17 @@ pub(crate) struct MioBackend {
 
 impl MioBackend {
     pub(crate) fn new() -> io::Result<MioBackend> {
-        let poll = Poll::new()?;
-        let registry = poll.registry().try_clone()?;
+        let poller = Poller::new()?;
+        let registry = poller.registry()?;
         let waker = Arc::new(Waker::new(&registry, WAKER)?);
-        Ok(MioBackend { poll: RefCell::new(poll), registry, waker, clock: SystemClock::new() })
-    }
-}
-
-impl From<&::mio::event::Event> for Event {
-    #[inline]
-    fn from(event: &::mio::event::Event) -> Event {
-        let mut readiness = Readiness::NONE;
-        if event.is_readable() {
-            readiness = readiness.and(Readiness::READABLE);
-        }
-        if event.is_writable() {
-            readiness = readiness.and(Readiness::WRITABLE);
-        }
-        if event.is_read_closed() {
-            readiness = readiness.and(Readiness::READABLE).and(Readiness::CLOSING);
-        }
-        if event.is_error() {
-            let failed = Readiness::CLOSING.and(Readiness::FAILED);
-            readiness = readiness.and(Readiness::READABLE).and(failed);
-        }
-        Event { key: Key::from_bits(event.token().0 as u64), readiness }
+        Ok(MioBackend { poller, registry, waker, clock: SystemClock::new() })
     }
 }
 
 impl Backend for MioBackend {
     #[inline]
     fn wait(&self, timeout: Option<Duration>, events: &mut Events) -> io::Result<()> {
-        match self.poll.borrow_mut().poll(&mut events.system, timeout) {
-            // A signal without a watch interrupted it; the turn goes on with nothing.
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
-            result => result,
-        }
+        self.poller.wait(timeout, &mut events.system)
     }
 
     fn now(&self) -> Instant {

@@ -8,6 +8,7 @@ pub(crate) mod chance;
 pub(crate) mod manual;
 pub(crate) mod mio;
 mod signal_pipe;
+mod system_events;
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,6 +18,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use rustls::time_provider::TimeProvider;
+
+use system_events::SystemEvents;
 
 use crate::address::UnixAddress;
 use crate::clock::{Instant, SystemClock};
@@ -112,26 +115,21 @@ pub(crate) trait Backend {
 
 /// What one `wait` has brought.
 pub(crate) struct Events {
-    /// As the system has written them; decoded one by one as they are served.
-    pub(crate) system: ::mio::Events,
+    pub(crate) system: SystemEvents,
     /// Those of a backend that isn't the system.
     pub(crate) listed: Vec<Event>,
 }
 
 impl Events {
     pub(crate) fn new() -> Events {
-        Events { system: ::mio::Events::with_capacity(EVENTS_PER_TURN), listed: Vec::new() }
+        Events { system: SystemEvents::new(), listed: Vec::new() }
     }
 
     /// Returns one that can hold nothing from the system.
     pub(crate) fn none() -> Events {
-        Events { system: ::mio::Events::with_capacity(0), listed: Vec::new() }
+        Events { system: SystemEvents::none(), listed: Vec::new() }
     }
 }
-
-/// Events taken from the system at a time. More than that wait for the next turn; they are not
-/// lost. 1,024 keep the array within a dozen pages.
-const EVENTS_PER_TURN: usize = 1024;
 
 /// Something that became ready.
 #[derive(Clone, Copy, Debug)]

@@ -116,7 +116,8 @@ impl Clock {
     /// assert_eq!(clock.now().as_nanos(), 4_000_000);
     /// ```
     pub fn set_cost_of_calls(&self, duration: Duration) {
-        self.reactor.core().cost_of_calls.set(duration);
+        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        self.reactor.core().cost_of_calls_nanos.set(nanos);
     }
 
     /// Lets the reactor receive a signal, as if the process had.

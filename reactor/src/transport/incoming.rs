@@ -14,7 +14,7 @@ use crate::turn::Buffers;
 
 impl Transport {
     /// Does what the stream is ready for.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn serve(&self, core: &Rc<Core>, readiness: Readiness, buffers: &mut Buffers) {
         let link = &self.link;
         if !readiness.is_plain() || link.state.has(NOT_PLAIN) {
@@ -24,7 +24,8 @@ impl Transport {
         if !readiness.has(Readiness::READABLE) {
             return;
         }
-        let result = match &*link.stream.borrow() {
+        // Borrowed as if to be changed, which is the cheaper way to borrow.
+        let result = match &*link.stream.borrow_mut() {
             Some(stream) => stream.read(&mut buffers.scratch),
             None => return,
         };
@@ -152,7 +153,7 @@ impl Transport {
         !is_drained
     }
 
-    #[inline]
+    #[inline(always)]
     fn deliver(&self, core: &Core, data: &[u8]) {
         core.counters.reads.add(1);
         core.counters.bytes_in.add(data.len());
@@ -191,7 +192,7 @@ impl Transport {
     }
 
     /// Calls the protocol. Should it panic, it is told of the end and nothing else.
-    #[inline]
+    #[inline(always)]
     pub(super) fn call(
         &self,
         core: &Core,

@@ -43,13 +43,13 @@ impl Outbox {
 
     /// Adds the link to those to be flushed, with a piece that may be empty. Returns where the
     /// piece begins.
-    #[inline]
+    #[inline(always)]
     pub(super) fn push(&self, link: &Rc<Link>, data: &[u8]) -> usize {
         self.agenda.add(item::UNSENT);
         let batch = &mut *self.batch.borrow_mut();
+        batch.links.push(Rc::clone(link));
         let start = batch.bytes.len();
         batch.bytes.extend_from_slice(data);
-        batch.links.push(Rc::clone(link));
         start
     }
 
@@ -76,6 +76,24 @@ impl Outbox {
         if is_here { batch.bytes.get(start..start + length).map(<[u8]>::to_vec) } else { None }
     }
 
+    /// Flushes the only connection that has written in this turn, as is usual. Returns whether that is
+    /// done: it was the only one, and the system took everything at once.
+    #[inline(always)]
+    pub(crate) fn flush_only_link(&self, core: &Core) -> bool {
+        let mut batch = self.batch.borrow_mut();
+        let [link] = &batch.links[..] else { return false };
+        if !link.flush_whole(core, &batch.bytes) {
+            return false;
+        }
+        self.agenda.remove(item::UNSENT);
+        batch.bytes.clear();
+        let link = batch.links.pop();
+        drop(batch);
+        // If nobody else holds it, its protocol goes with it, which may be anybody's.
+        drop(link);
+        true
+    }
+
     /// Takes what was written, and leaves `empty` in its place.
     #[inline]
     pub(crate) fn take(&self, empty: Box<Batch>) -> Box<Batch> {
@@ -87,7 +105,6 @@ impl Outbox {
 impl Batch {
     /// Flushes each connection, first written, first sent. Calls nobody but the system: what
     /// follows from it is queued.
-    #[inline]
     pub(crate) fn flush(&mut self, core: &Rc<Core>) {
         for link in &self.links {
             link.flush(core, &self.bytes);

@@ -22,7 +22,7 @@ pub(super) struct Feeding {
 }
 
 impl Link {
-    #[inline]
+    #[inline(never)]
     pub(crate) fn write(self: &Rc<Link>, data: &[u8]) {
         // The usual case first: a small write, the first in this turn, and nothing in its way.
         let is_small = data.len() <= GATHERED_BYTES_MAX && !data.is_empty();
@@ -140,6 +140,41 @@ impl Link {
         }
     }
 
+    /// Sends all that was gathered in a turn, which is this link's alone. Returns whether the system
+    /// took it; what it did not take stays where it is.
+    #[inline(always)]
+    pub(super) fn flush_whole(&self, core: &Core, gathered: &[u8]) -> bool {
+        let length = gathered.len();
+        let is_all = self.gathered_bytes.get() as usize == length && length > 0;
+        if !is_all || self.state.has(FLUSHED_IN_FULL) {
+            return false;
+        }
+        let result = match &*self.stream.borrow_mut() {
+            Some(stream) => stream.write(gathered),
+            None => return false,
+        };
+        match result {
+            Ok(count) if count == length => {
+                core.counters.bytes_out.add(count);
+                self.state.clear(flag::ON_UNSENT_LIST);
+                self.gathered_bytes.set(0);
+                true
+            }
+            result => {
+                self.sent_in_part(core, result.unwrap_or(0));
+                false
+            }
+        }
+    }
+
+    /// An error, if there was one, will show again.
+    #[cold]
+    fn sent_in_part(&self, core: &Core, count: usize) {
+        core.counters.bytes_out.add(count);
+        self.gathered_start.set(self.gathered_start.get() + count);
+        self.gathered_bytes.set(self.gathered_bytes.get().saturating_sub(count as u32));
+    }
+
     /// Sends its piece of what was gathered and then the backlog. Calls nobody: what follows from it
     /// is queued.
     #[inline]
@@ -149,7 +184,7 @@ impl Link {
         let mut piece = gathered.get(start..start + length).unwrap_or_default();
         if !piece.is_empty()
             && !self.state.has(FLUSHED_IN_FULL)
-            && let Some(stream) = &*self.stream.borrow()
+            && let Some(stream) = &*self.stream.borrow_mut()
             && let Ok(count) = stream.write(piece)
         {
             core.counters.bytes_out.add(count);

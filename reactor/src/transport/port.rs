@@ -80,7 +80,7 @@ pub(crate) struct Port {
     listener: RefCell<Listener>,
     address: Address,
     /// Begins the names of its connections' contexts.
-    name: String,
+    name: Rc<str>,
     factory: Rc<dyn Factory>,
     security: Security,
     on_accept: AcceptOptions,
@@ -102,7 +102,7 @@ impl Port {
         let address = listener.local_address()?;
         let port = Rc::new(Port {
             listener: RefCell::new(listener),
-            name: context_name(&address),
+            name: context_name(&address).into(),
             address: address.clone(),
             factory,
             security,
@@ -153,7 +153,7 @@ impl Port {
         core.counters.accepts.add(1);
         let number = self.connection_count.get() + 1;
         self.connection_count.set(number);
-        let context = LogContext::new(format!("{}-{number}", self.name));
+        let context = LogContext::of_connection(&self.name, number);
         let mut protocol = None;
         let built = core.call("build_protocol", &context, || {
             protocol = self.factory.build_protocol(&peer);
