@@ -2,7 +2,8 @@
 //!
 //! - A **server** is an [`HttpFactory`] on a listening port; it asks a [`Handler`] for a [`Reply`] to each
 //!   [`Request`], now or later.
-//! - A **client** is an [`HttpClient`], which keeps connections to one host, or just [`request`].
+//! - A **client** is an [`Agent`], which asks whatever host a URL names, by name, over TLS, following redirects, and
+//!   never where an [`AddressGuard`] forbids it; or an [`HttpClient`], which keeps connections to one host; or just [`request`].
 //! - **Bodies** that arrive are [`IncomingBody`]: collected within a limit, or passed on to a
 //!   [`Consumer`](ropewalk::Consumer) at its pace. Those that are sent are whole, or streams written to a [`BodyWriter`] at the
 //!   reader's pace.
@@ -36,6 +37,7 @@
 //! # }
 //! ```
 
+mod agent;
 mod body;
 mod chunked;
 mod client;
@@ -51,6 +53,10 @@ mod request;
 mod response;
 mod server;
 
+pub use agent::{
+    AddressGuard, Agent, AgentError, AgentOptions, AgentRequest, AgentResponse, FetchedResponse,
+    IpNet, SystemRootsError, system_roots,
+};
 pub use body::{BodyError, IncomingBody};
 pub use client::{ClientError, ClientOptions, ClientRequest, ClientResponse, HttpClient, request};
 pub use encode::HeaderBlock;

@@ -66,6 +66,11 @@ impl Pace {
         self.since = now;
     }
 
+    /// When the phase began.
+    pub(crate) fn since(&self) -> Instant {
+        self.since
+    }
+
     pub(crate) fn phase(&self) -> Phase {
         self.phase
     }

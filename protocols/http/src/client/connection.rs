@@ -413,6 +413,11 @@ impl ClientConnection {
         }
     }
 
+    /// Since when nothing is under way.
+    pub(super) fn idle_since(&self) -> Instant {
+        self.state.borrow().pace.since()
+    }
+
     /// Closes the connection in order.
     pub(super) fn close(&self) {
         self.state.borrow_mut().is_closed = true;

@@ -1,5 +1,6 @@
 //! The client: requests to one host, over connections that are kept and used again.
 
+mod budget;
 mod connection;
 mod deadlines;
 mod pool;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use ropewalk::{Deferred, Reactor};
 
+pub(crate) use self::budget::Budget;
 pub use self::pool::HttpClient;
 pub use self::request::{ClientRequest, ClientResponse};
 use crate::error::MessageError;
@@ -30,12 +32,14 @@ pub struct ClientOptions {
     /// Sizes of responses, and how long their bodies may stall. `connections_max` is per client,
     /// `head_timeout` is not used.
     pub limits: Limits,
-    /// Time to connect in.
+    /// Time to connect in: look-up of the name, connection and TLS handshake.
     pub connect_timeout: Duration,
     /// Time from when a request is sent until the head of its response is complete.
     pub response_timeout: Duration,
     /// Requests that may wait for a connection; further ones fail at once.
     pub waiting_max: usize,
+    /// Time that a request may wait for a connection, before one is made or comes free.
+    pub waiting_timeout: Duration,
 }
 
 impl Default for ClientOptions {
@@ -51,6 +55,7 @@ impl Default for ClientOptions {
             connect_timeout: Duration::from_secs(10),
             response_timeout: Duration::from_secs(60),
             waiting_max: 10_000,
+            waiting_timeout: Duration::from_secs(60),
         }
     }
 }
@@ -74,6 +79,12 @@ pub enum ClientError {
     /// No response came in time.
     #[error("no response within {} s", .limit.as_secs_f64())]
     ResponseTimeout {
+        /// The limit.
+        limit: Duration,
+    },
+    /// No connection came free in time. The request has not been sent.
+    #[error("no connection was free within {} s; send fewer requests at a time", .limit.as_secs_f64())]
+    WaitingTimeout {
         /// The limit.
         limit: Duration,
     },

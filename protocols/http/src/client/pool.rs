@@ -6,8 +6,12 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 
-use ropewalk::{Deferred, Failure, LogContext, Protocol, Reactor, Resolver, Transport};
+use ropewalk::{
+    CancelledError, Deferred, DelayedCall, Failure, Instant, LogContext, Protocol, Reactor,
+    Resolver, Transport,
+};
 
+use super::budget::Budget;
 use super::connection::{ClientConnection, ClientProtocol};
 use super::request::{ClientRequest, ClientResponse};
 use super::{ClientError, ClientOptions};
@@ -56,16 +60,19 @@ impl HttpClient {
         connect: impl Fn(&Reactor, Box<dyn Protocol>) -> Deferred<Transport> + 'static,
         options: ClientOptions,
     ) -> Self {
-        let pool = Pool {
-            reactor: reactor.clone(),
-            connector: Box::new(connect),
-            options,
-            idle: RefCell::new(Vec::new()),
-            made_count: Cell::new(0),
-            open_count: Cell::new(0),
-            waiting: RefCell::new(VecDeque::new()),
-        };
-        HttpClient { pool: Rc::new(pool) }
+        HttpClient { pool: Pool::new(reactor, Box::new(connect), options, None) }
+    }
+
+    /// Makes a client whose connections count among those of others.
+    pub(crate) fn in_budget(
+        reactor: &Reactor,
+        connect: impl Fn(&Reactor, Box<dyn Protocol>) -> Deferred<Transport> + 'static,
+        options: ClientOptions,
+        budget: &Rc<Budget>,
+    ) -> Self {
+        let pool = Pool::new(reactor, Box::new(connect), options, Some(Rc::clone(budget)));
+        budget.join(&pool);
+        HttpClient { pool }
     }
 
     /// Sends a request. The response comes as soon as its head is complete.
@@ -88,6 +95,7 @@ impl HttpClient {
         }
         let stage = Rc::new(RefCell::new(Stage::Waiting));
         let cancelled = Rc::clone(&stage);
+        let weak_pool = Rc::downgrade(&self.pool);
         let (deferred, resolver) = Deferred::with_canceller(move || {
             // Whatever this leads to comes too late to matter.
             let stage = cancelled.replace(Stage::Cancelled);
@@ -98,16 +106,26 @@ impl HttpClient {
                         connection.abort();
                     }
                 }
-                Stage::Cancelled | Stage::Waiting => {}
+                Stage::Waiting => {
+                    if let Some(pool) = weak_pool.upgrade() {
+                        pool.leave_line(&cancelled, CancelledError);
+                    }
+                }
+                Stage::Cancelled => {}
             }
         });
-        Pool::submit(&self.pool, Pending { request, resolver, stage });
+        self.pool.submit(Pending { request, resolver, stage });
         deferred
     }
 
     /// Returns the number of open connections, those that are being made included.
     pub fn connection_count(&self) -> usize {
         self.pool.open_count.get()
+    }
+
+    /// Whether no connection is open and no request waits for one.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.connection_count() == 0 && self.pool.waiting.borrow().is_empty()
     }
 }
 
@@ -127,18 +145,20 @@ pub(super) struct Pending {
     pub(super) stage: Rc<RefCell<Stage>>,
 }
 
-impl Pending {
-    fn is_cancelled(&self) -> bool {
-        matches!(*self.stage.borrow(), Stage::Cancelled)
-    }
-}
-
 /// What cancelling a request has to undo.
 pub(super) enum Stage {
     Cancelled,
     Connecting(Deferred<()>),
     Sent(Weak<ClientConnection>),
     Waiting,
+}
+
+/// A request in the line for a connection.
+struct InLine {
+    pending: Pending,
+    /// Its place among those of all pools of a budget.
+    ticket: u64,
+    limit: DelayedCall,
 }
 
 /// What makes the connections.
@@ -152,24 +172,53 @@ pub(super) struct Pool {
     /// The one that was used last is at the end, and used next: the others may grow old.
     idle: RefCell<Vec<Rc<ClientConnection>>>,
     open_count: Cell<usize>,
-    waiting: RefCell<VecDeque<Pending>>,
+    waiting: RefCell<VecDeque<InLine>>,
+    budget: Option<Rc<Budget>>,
 }
 
 impl Pool {
+    fn new(
+        reactor: &Reactor,
+        connector: Connector,
+        options: ClientOptions,
+        budget: Option<Rc<Budget>>,
+    ) -> Rc<Self> {
+        Rc::new(Pool {
+            reactor: reactor.clone(),
+            connector,
+            options,
+            idle: RefCell::default(),
+            made_count: Cell::new(0),
+            open_count: Cell::new(0),
+            waiting: RefCell::default(),
+            budget,
+        })
+    }
+
     fn submit(self: &Rc<Self>, pending: Pending) {
         let kept = self.idle.borrow_mut().pop();
-        match kept {
-            Some(connection) => connection.send(pending, true),
-            None if self.open_count.get() < self.options.limits.connections_max.max(1) => {
-                self.connect(pending);
+        match (kept, &self.budget) {
+            (Some(connection), _) => connection.send(pending, true),
+            (None, _) if !self.may_grow() => self.join_line(pending),
+            (None, Some(budget)) if !budget.has_room() => {
+                budget.make_room();
+                self.join_line(pending);
             }
-            None => self.waiting.borrow_mut().push_back(pending),
+            (None, _) => self.connect(pending),
         }
+    }
+
+    /// Whether one connection more is allowed to this host.
+    pub(super) fn may_grow(&self) -> bool {
+        self.open_count.get() < self.options.limits.connections_max.max(1)
     }
 
     /// Sends a request over a new connection, even beyond the limit: it replaces one that is gone.
     pub(super) fn connect(self: &Rc<Self>, pending: Pending) {
         self.open_count.set(self.open_count.get() + 1);
+        if let Some(budget) = &self.budget {
+            budget.opened();
+        }
         let connection = ClientConnection::new(self);
         let protocol = Box::new(ClientProtocol::new(Rc::clone(&connection)));
         let stage = Rc::clone(&pending.stage);
@@ -177,13 +226,15 @@ impl Pool {
         self.made_count.set(self.made_count.get() + 1);
         let context = LogContext::numbered("http-client", self.made_count.get());
         let connecting = context.run(|| (self.connector)(&self.reactor, protocol));
-        let pool = Rc::clone(self);
         let connected = connecting
             .with_timeout(&self.reactor, self.options.connect_timeout)
             .add_both(move |result| {
                 match result {
                     Ok(_) => connection.send(pending, false),
-                    Err(failure) => pool.connecting_failed(pending, failure),
+                    Err(failure) => {
+                        pending.stage.replace(Stage::Waiting);
+                        pending.resolver.errback(failure);
+                    }
                 }
                 Ok(())
             });
@@ -192,14 +243,13 @@ impl Pool {
         }
     }
 
-    fn connecting_failed(self: &Rc<Self>, pending: Pending, failure: Failure) {
-        pending.stage.replace(Stage::Waiting);
-        pending.resolver.errback(failure);
-    }
-
     /// Takes a connection back, or sends the next request over it.
     pub(super) fn take_back(&self, connection: &Rc<ClientConnection>) {
-        match self.next_waiting() {
+        let budget = self.budget.as_ref();
+        if budget.is_some_and(|budget| budget.is_wanted_by_others(self.first_ticket())) {
+            return connection.close();
+        }
+        match self.next_in_line() {
             Some(pending) => connection.send(pending, true),
             None => self.idle.borrow_mut().push(Rc::clone(connection)),
         }
@@ -214,19 +264,75 @@ impl Pool {
             at.map(|at| idle.remove(at))
         };
         drop(gone);
-        if let Some(pending) = self.next_waiting() {
-            self.connect(pending);
+        match &self.budget {
+            Some(budget) => budget.closed(),
+            None => self.connect_next(),
         }
     }
 
-    fn next_waiting(&self) -> Option<Pending> {
-        let mut waiting = self.waiting.borrow_mut();
-        while let Some(pending) = waiting.pop_front() {
-            if !pending.is_cancelled() {
-                return Some(pending);
-            }
+    /// Makes a connection for the request that has waited longest, if one does.
+    pub(super) fn connect_next(self: &Rc<Self>) {
+        if let Some(pending) = self.next_in_line() {
+            self.connect(pending);
         }
-        None
+    }
+}
+
+// The line.
+
+impl Pool {
+    fn join_line(self: &Rc<Self>, pending: Pending) {
+        let limit = self.options.waiting_timeout;
+        let (pool, stage) = (Rc::downgrade(self), Rc::clone(&pending.stage));
+        let limit = self.reactor.call_later(limit, move || {
+            if let Some(pool) = pool.upgrade() {
+                pool.leave_line(&stage, ClientError::WaitingTimeout { limit });
+            }
+        });
+        let ticket = self.budget.as_ref().map_or(0, |budget| budget.next_ticket());
+        self.waiting.borrow_mut().push_back(InLine { pending, ticket, limit });
+    }
+
+    /// Takes a request out of the line, if it is there.
+    fn leave_line(&self, stage: &Rc<RefCell<Stage>>, why: impl Into<Failure>) {
+        let left = {
+            let mut waiting = self.waiting.borrow_mut();
+            let at = waiting.iter().position(|entry| Rc::ptr_eq(&entry.pending.stage, stage));
+            at.and_then(|at| waiting.remove(at))
+        };
+        let Some(InLine { pending, limit, .. }) = left else { return };
+        limit.cancel();
+        pending.resolver.errback(why);
+    }
+
+    fn next_in_line(&self) -> Option<Pending> {
+        let InLine { pending, limit, .. } = self.waiting.borrow_mut().pop_front()?;
+        limit.cancel();
+        Some(pending)
+    }
+
+    /// The place of the first in line.
+    pub(super) fn first_ticket(&self) -> Option<u64> {
+        self.waiting.borrow().front().map(|entry| entry.ticket)
+    }
+}
+
+// What is idle.
+
+impl Pool {
+    /// Since when the connection that has been idle longest is that.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        self.idle.borrow().first().map(|connection| connection.idle_since())
+    }
+
+    pub(super) fn close_longest_idle(&self) {
+        let longest = {
+            let mut idle = self.idle.borrow_mut();
+            if idle.is_empty() { None } else { Some(idle.remove(0)) }
+        };
+        if let Some(connection) = longest {
+            connection.close();
+        }
     }
 }
 

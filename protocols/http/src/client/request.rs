@@ -31,7 +31,7 @@ pub struct ClientRequest {
     host: Box<str>,
     target: Box<str>,
     lines: HeaderLines,
-    pub(super) body: OutgoingBody,
+    pub(crate) body: OutgoingBody,
 }
 
 impl ClientRequest {

@@ -91,6 +91,7 @@ fn options() -> ClientOptions {
         response_timeout: SECOND * 60,
         connect_timeout: SECOND * 10,
         waiting_max: 3,
+        waiting_timeout: SECOND * 30,
     }
 }
 
