@@ -16,6 +16,7 @@ use std::task::Waker;
 
 use super::callback::{Callback, Outcome};
 use super::step::{self, Slot, Step, Steps};
+use super::task::TaskHandle;
 use super::unhandled;
 use crate::context::{self, LogContext};
 use crate::failure::{CancelledError, Failure};
@@ -31,7 +32,7 @@ pub(super) struct Origin<P: Place + ?Sized> {
     /// The step that the chain stands at while it waits for another chain, or has its result; those
     /// that come after it hang on it.
     here: Cell<Option<Box<dyn Step>>>,
-    canceller: Cell<Option<Box<dyn FnOnce()>>>,
+    canceller: Cell<Option<Canceller>>,
     /// The chain that this one waits for.
     inner: Cell<Option<Weak<Chain>>>,
     /// The chain that waits for this one.
@@ -51,6 +52,13 @@ pub(super) type Chain = Origin<dyn Place>;
 
 /// A chain as its resolver knows it.
 pub(super) type ChainOf<T> = Origin<Cell<Slot<T>>>;
+
+/// What cancelling does before it fails the chain.
+pub(super) enum Canceller {
+    Call(Box<dyn FnOnce()>),
+    /// The chain has the result of this task, which is cancelled instead of the chain.
+    Task(TaskHandle),
+}
 
 #[derive(Clone, Copy, Eq, PartialEq)]
 enum Stage {
@@ -76,6 +84,18 @@ pub(super) trait Place {
     fn take_failure(&self) -> Option<Failure>;
 }
 
+/// Room for a `T`.
+pub(super) trait PlaceFor<T>: Place {
+    fn put(&self, value: Outcome<T>);
+}
+
+impl<T: 'static> PlaceFor<T> for Cell<Slot<T>> {
+    #[inline]
+    fn put(&self, value: Outcome<T>) {
+        self.set(Some(value));
+    }
+}
+
 impl<T: 'static> Place for Cell<Slot<T>> {
     fn move_to(&self, slot: &mut dyn Any) {
         if let Some(slot) = slot.downcast_mut::<Slot<T>>() {
@@ -97,9 +117,9 @@ impl<T: 'static> Place for Cell<Slot<T>> {
     }
 }
 
-impl<T: 'static> ChainOf<T> {
+impl<P: Place> Origin<P> {
     #[inline]
-    pub(super) fn new(created: &'static Location<'static>) -> Rc<Self> {
+    pub(super) fn new(created: &'static Location<'static>, place: P) -> Rc<Self> {
         // Written in place: `Rc::new` would make it on the stack and copy it, because of what it would
         // have to drop if there were no memory.
         Rc::new_cyclic(move |_| Self {
@@ -113,7 +133,7 @@ impl<T: 'static> ChainOf<T> {
             context: LogContext::current(),
             created,
             _counted: Counted::new(),
-            place: Cell::new(None),
+            place,
         })
     }
 
@@ -122,16 +142,25 @@ impl<T: 'static> ChainOf<T> {
         Rc::strong_count(self) == 1 && self.is_bare()
     }
 
+    pub(super) fn place(&self) -> &P {
+        &self.place
+    }
+}
+
+impl<P: Place + 'static> Origin<P> {
     /// Gives the chain its value and runs it. Does nothing the second time: what was cancelled has had
     /// its result.
     #[inline]
-    pub(super) fn fire(self: Rc<Self>, value: Outcome<T>) {
+    pub(super) fn fire<T: 'static>(self: Rc<Self>, value: Outcome<T>)
+    where
+        P: PlaceFor<T>,
+    {
         if self.stage.get() != Stage::Unfired {
             return;
         }
         if self.is_bare() {
             self.drop_canceller();
-            self.place.set(Some(value));
+            self.place.put(value);
             return self.end();
         }
         run(self, &mut Some(value));
@@ -139,8 +168,8 @@ impl<T: 'static> ChainOf<T> {
 }
 
 impl<P: Place + ?Sized> Origin<P> {
-    pub(super) fn set_canceller(&self, canceller: Option<Box<dyn FnOnce()>>) {
-        self.canceller.set(canceller);
+    pub(super) fn set_canceller(&self, canceller: Canceller) {
+        self.canceller.set(Some(canceller));
     }
 
     pub(super) fn is_fired(&self) -> bool {
@@ -173,7 +202,7 @@ impl<P: Place + ?Sized> Origin<P> {
     }
 
     fn drop_canceller(&self) {
-        if let Some(canceller) = self.canceller.take() {
+        if let Some(Canceller::Call(canceller)) = self.canceller.take() {
             dropping("a canceller", canceller);
         }
     }
@@ -282,10 +311,17 @@ pub(super) fn cancel(mut chain: Rc<Chain>) {
     if chain.is_fired() {
         return;
     }
-    if let Some(canceller) = chain.canceller.take()
-        && let Err(payload) = catch_unwind(AssertUnwindSafe(canceller))
-    {
-        log::error!("canceller failed: {}", Failure::from_panic(payload));
+    match chain.canceller.take() {
+        Some(Canceller::Task(task)) => {
+            chain.canceller.set(Some(Canceller::Task(task.clone())));
+            return task.cancel();
+        }
+        Some(Canceller::Call(canceller)) => {
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(canceller)) {
+                log::error!("canceller failed: {}", Failure::from_panic(payload));
+            }
+        }
+        None => {}
     }
     if !chain.is_fired() {
         let failure = Failure::plain(CancelledError);

@@ -25,6 +25,7 @@ mod tests;
 mod unhandled;
 
 use std::any::Any;
+use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::mem;
@@ -37,7 +38,7 @@ pub use self::background_queue::BackgroundQueue;
 pub use self::batching::BatchingQueue;
 pub(crate) use self::callback::Outcome;
 use self::callback::{Callback, OnBoth, OnEither, OnFailure, OnValue, Taker, call_guarded};
-use self::chain::{Chain, ChainOf};
+use self::chain::{Canceller, Chain, ChainOf};
 pub use self::combine::{DeferredList, RaceFailed, gather_results, maybe_deferred, race};
 pub use self::concurrently::concurrently_execute;
 pub(crate) use self::erased::AnyResolver;
@@ -134,7 +135,7 @@ impl<T: 'static> Deferred<T> {
     /// Makes a deferred and the resolver that gives it its result.
     #[track_caller]
     pub fn new() -> (Deferred<T>, Resolver<T>) {
-        let chain = ChainOf::new(Location::caller());
+        let chain = ChainOf::new(Location::caller(), Cell::new(None));
         (Self(Repr::Pending(chain.clone())), Resolver { chain: Some(chain) })
     }
 
@@ -420,7 +421,8 @@ impl<T: 'static> Resolver<T> {
     pub fn set_canceller(&self, canceller: impl FnOnce() + 'static) {
         if let Some(chain) = &self.chain {
             let context = LogContext::current();
-            chain.set_canceller(Some(Box::new(move || context.run(canceller))));
+            let canceller = Box::new(move || context.run(canceller));
+            chain.set_canceller(Canceller::Call(canceller));
         }
     }
 

@@ -3,16 +3,19 @@
 //! The reactor owns its tasks. A waker knows only the number of its task, so that it may go
 //! wherever it likes, other threads included, and outlive the task or the reactor.
 
+use std::any::Any;
 use std::cell::Cell;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
-use super::{CancelHandle, Deferred, Outcome, Resolver};
+use super::chain::{Canceller, Origin, Place, PlaceFor};
+use super::step::Slot;
+use super::{CancelHandle, Deferred, Outcome, Repr};
 use crate::context::LogContext;
 use crate::core::{Core, Stage};
 use crate::failure::{CancelledError, Failure};
@@ -22,19 +25,23 @@ use crate::slots::{Key, Slots};
 use crate::teardown::dropping;
 
 /// The tasks of one reactor.
-pub(crate) type Tasks = Slots<Task>;
-
-pub(crate) struct Task {
-    /// Out of its place while it is polled.
-    body: Option<Body>,
-    context: LogContext,
-    waker: Arc<TaskWaker>,
-    /// The deferred that it waits for now, if that is what it waits for.
-    awaiting: Option<CancelHandle>,
-    fate: Fate,
+pub(crate) struct Tasks {
+    slots: Slots<Task>,
+    /// A waker that nobody else holds, for the next task.
+    spare_waker: Option<Arc<TaskWaker>>,
 }
 
-type Body = Pin<Box<dyn Future<Output = ()>>>;
+pub(crate) struct Task {
+    work: Rc<dyn Work>,
+    context: LogContext,
+    /// Made when the task is first polled: many come to their end then, and leave it to others.
+    waker: Option<Arc<TaskWaker>>,
+    /// The deferred that it waits for now, if that is what it waits for.
+    awaiting: Option<CancelHandle>,
+    is_polled: bool,
+    was_cancelled: bool,
+    fate: Fate,
+}
 
 /// What is to become of a task when its poll has returned.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -43,6 +50,43 @@ enum Fate {
     Cancel,
     Drop,
     Live,
+}
+
+impl Tasks {
+    pub(crate) fn new() -> Tasks {
+        Tasks { slots: Slots::new(), spare_waker: None }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(crate) fn take_all(&mut self) -> Vec<Task> {
+        self.slots.take_all()
+    }
+
+    fn start_poll(&mut self, key: Key, remote: &ReactorRemote) -> Option<Polled> {
+        let task = self.slots.get_mut(key)?;
+        if task.is_polled {
+            return None;
+        }
+        task.is_polled = true;
+        let waker = match task.waker.take() {
+            Some(waker) => {
+                waker.is_woken.store(false, Ordering::Release);
+                waker
+            }
+            None => TaskWaker::renewed(self.spare_waker.take(), key, remote),
+        };
+        Some(Polled { work: Rc::clone(&task.work), context: task.context.clone(), waker })
+    }
+}
+
+/// What is needed to poll a task.
+struct Polled {
+    work: Rc<dyn Work>,
+    context: LogContext,
+    waker: Arc<TaskWaker>,
 }
 
 /// Makes a task of `future`; it is first polled after the current callback has returned.
@@ -54,102 +98,127 @@ pub(crate) fn spawn<T: 'static>(
     if core.stage.get() == Stage::Stopped {
         return Deferred::fail(CancelledError);
     }
-    let (deferred, resolver) = Deferred::new();
-    let report = Rc::new(Report { resolver: Cell::new(Some(resolver)) });
-    let weak_report = Rc::downgrade(&report);
-    let body = Box::pin(run(future, report));
-    let key = core.tasks.borrow_mut().insert_with(|key| Task {
-        body: Some(body),
+    let place = TaskPlace { future: Cell::new(Some(Box::pin(future))), result: Cell::new(None) };
+    let chain = Origin::new(Location::caller(), place);
+    let key = core.tasks.borrow_mut().slots.insert(Task {
+        work: chain.clone(),
         context: LogContext::current(),
-        waker: Arc::new(TaskWaker {
-            remote: core.remote.clone(),
-            key,
-            is_woken: AtomicBool::new(true),
-        }),
+        waker: None,
         awaiting: None,
+        is_polled: false,
+        was_cancelled: false,
         fate: Fate::Live,
     });
-    let handle = Handle { core: Rc::downgrade(core), key };
+    chain.set_canceller(Canceller::Task(TaskHandle { core: Rc::downgrade(core), key }));
     core.ready.push_task(key);
-    // Cancelling fails the deferred at once; here it is given another one, which has the result of
-    // the task's cleaning up. Cancelling again finds that one, and drops the task.
-    deferred.add_errback(move |failure| {
-        let report = weak_report.upgrade().filter(|_| failure.is::<CancelledError>());
-        let Some(report) = report else { return Deferred::fail(failure) };
-        let again = handle.clone();
-        let (cleaned_up, resolver) = Deferred::with_canceller(move || again.drop_task());
-        report.resolver.set(Some(resolver));
-        drop(report);
-        handle.cancel();
-        cleaned_up
-    })
+    Deferred(Repr::Pending(chain))
 }
 
-/// Who gets the task's result.
-struct Report<T: 'static> {
-    resolver: Cell<Option<Resolver<T>>>,
+/// Where a task's future lies, and then its result.
+struct TaskPlace<T> {
+    /// Out of its place while it is polled.
+    future: Cell<Option<TaskFuture<T>>>,
+    result: Cell<Slot<T>>,
 }
 
-impl<T: 'static> Drop for Report<T> {
-    /// The task was dropped before its end.
-    fn drop(&mut self) {
-        if let Some(resolver) = self.resolver.take() {
-            ready::enqueue(move || resolver.errback(CancelledError));
-        }
+type TaskFuture<T> = Pin<Box<dyn Future<Output = Outcome<T>>>>;
+
+impl<T: 'static> Place for TaskPlace<T> {
+    fn move_to(&self, slot: &mut dyn Any) {
+        self.result.move_to(slot);
+    }
+
+    fn move_from(&self, slot: &mut dyn Any) {
+        self.result.move_from(slot);
+    }
+
+    fn with_failure(&self, failure: Failure, f: &mut dyn FnMut(&mut dyn Any)) {
+        self.result.with_failure(failure, f);
+    }
+
+    fn take_failure(&self) -> Option<Failure> {
+        self.result.take_failure()
     }
 }
 
-/// Runs a task to its end and reports the result.
-async fn run<T: 'static>(future: impl Future<Output = Outcome<T>>, report: Rc<Report<T>>) {
-    let mut future = std::pin::pin!(future);
-    let outcome = std::future::poll_fn(|cx| {
-        catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)))
-            .unwrap_or_else(|payload| Poll::Ready(Err(Failure::from_panic(payload))))
-    })
-    .await;
-    if let Some(resolver) = report.resolver.take() {
-        resolver.fire(outcome);
+impl<T: 'static> PlaceFor<T> for TaskPlace<T> {
+    #[inline]
+    fn put(&self, value: Outcome<T>) {
+        self.result.put(value);
+    }
+}
+
+/// A task's deferred, whatever its type.
+trait Work {
+    /// Polls the future; if it is at its end, gives the deferred its result and returns true.
+    fn poll(self: Rc<Self>, cx: &mut Context<'_>) -> bool;
+
+    /// Drops the future, and fails the deferred after the current callback.
+    fn dismiss(self: Rc<Self>);
+}
+
+impl<T: 'static> Work for Origin<TaskPlace<T>> {
+    fn poll(self: Rc<Self>, cx: &mut Context<'_>) -> bool {
+        let Some(mut future) = self.place().future.take() else { return true };
+        let outcome = match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+            Ok(Poll::Pending) => {
+                self.place().future.set(Some(future));
+                return false;
+            }
+            Ok(Poll::Ready(outcome)) => outcome,
+            Err(payload) => Err(Failure::from_panic(payload)),
+        };
+        dropping("a task", future);
+        self.fire(outcome);
+        true
+    }
+
+    fn dismiss(self: Rc<Self>) {
+        dropping("a task", self.place().future.take());
+        if !self.is_fired() && !self.is_abandoned() {
+            ready::enqueue(move || self.fire(Err(Failure::plain(CancelledError))));
+        }
     }
 }
 
 /// Polls a task that was woken. A number whose task is gone does nothing.
 pub(crate) fn poll(core: &Rc<Core>, key: Key) {
-    let Some((mut body, context, waker)) = take_body(core, key) else { return };
-    waker.is_woken.store(false, Ordering::Release);
-    let waker = Waker::from(waker);
+    let polled = core.tasks.borrow_mut().start_poll(key, &core.remote);
+    let Some(Polled { work, context, waker }) = polled else { return };
     let mut is_finished = true;
-    drop(ready::take_awaiting());
-    let result = core.call("a task", &context, || {
-        is_finished = body.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
+    let mut awaiting = None;
+    // A panic has been logged; what remains of the task is of no use.
+    let _ = core.call("a task", &context, || {
+        drop(ready::take_awaiting());
+        let waker = Waker::from(Arc::clone(&waker));
+        is_finished = Rc::clone(&work).poll(&mut Context::from_waker(&waker));
+        awaiting = ready::take_awaiting();
     });
-    let awaiting = ready::take_awaiting();
-    if is_finished || result.is_err() {
-        let task = core.tasks.borrow_mut().remove(key);
+    if is_finished {
+        let mut tasks = core.tasks.borrow_mut();
+        let task = tasks.slots.remove(key);
+        tasks.spare_waker = Some(waker);
+        drop(tasks);
         drop(task);
-        return context.run(|| dropping("a task", body));
+        return;
     }
-    put_back(core, key, body, awaiting);
+    put_back(core, key, Polled { work, context, waker }, awaiting);
 }
 
-fn take_body(core: &Core, key: Key) -> Option<(Body, LogContext, Arc<TaskWaker>)> {
+fn put_back(core: &Rc<Core>, key: Key, polled: Polled, awaiting: Option<CancelHandle>) {
+    let Polled { work, context, waker } = polled;
     let mut tasks = core.tasks.borrow_mut();
-    let task = tasks.get_mut(key)?;
-    let body = task.body.take()?;
-    Some((body, task.context.clone(), Arc::clone(&task.waker)))
-}
-
-fn put_back(core: &Rc<Core>, key: Key, body: Body, awaiting: Option<CancelHandle>) {
-    let mut tasks = core.tasks.borrow_mut();
-    let Some(task) = tasks.get_mut(key) else {
+    let Some(task) = tasks.slots.get_mut(key) else {
         // The reactor was torn down from inside the poll.
         drop(tasks);
-        return dropping("a task", body);
+        return context.run(|| work.dismiss());
     };
-    task.body = Some(body);
+    task.waker = Some(waker);
     task.awaiting = awaiting;
+    task.is_polled = false;
     let fate = std::mem::replace(&mut task.fate, Fate::Live);
     drop(tasks);
-    let handle = Handle { core: Rc::downgrade(core), key };
+    let handle = TaskHandle { core: Rc::downgrade(core), key };
     match fate {
         Fate::Live => {}
         Fate::Cancel => handle.cancel(),
@@ -159,23 +228,28 @@ fn put_back(core: &Rc<Core>, key: Key, body: Body, awaiting: Option<CancelHandle
 
 /// A task as its deferred sees it.
 #[derive(Clone)]
-struct Handle {
+pub(super) struct TaskHandle {
     core: Weak<Core>,
     key: Key,
 }
 
-impl Handle {
-    /// Cancels the deferred that the task waits for; drops the task if it waits for none.
-    fn cancel(&self) {
+impl TaskHandle {
+    /// Cancels the deferred that the task waits for; drops the task if it waits for none, or was
+    /// cancelled before.
+    pub(super) fn cancel(&self) {
         let Some(core) = self.core.upgrade() else { return };
         let awaiting = {
             let mut tasks = core.tasks.borrow_mut();
-            let Some(task) = tasks.get_mut(self.key) else { return };
-            if task.body.is_none() {
-                task.fate = Fate::Cancel;
+            let Some(task) = tasks.slots.get_mut(self.key) else { return };
+            if task.is_polled {
+                let is_again = task.was_cancelled || task.fate != Fate::Live;
+                task.fate = if is_again { Fate::Drop } else { Fate::Cancel };
                 return;
             }
-            task.awaiting.take()
+            match std::mem::replace(&mut task.was_cancelled, true) {
+                true => None,
+                false => task.awaiting.take(),
+            }
         };
         match awaiting {
             Some(awaiting) => awaiting.cancel(),
@@ -185,16 +259,7 @@ impl Handle {
 
     fn drop_task(&self) {
         let Some(core) = self.core.upgrade() else { return };
-        let task = {
-            let mut tasks = core.tasks.borrow_mut();
-            match tasks.get_mut(self.key) {
-                Some(task) if task.body.is_none() => {
-                    task.fate = Fate::Drop;
-                    None
-                }
-                _ => tasks.remove(self.key),
-            }
-        };
+        let task = core.tasks.borrow_mut().slots.remove(self.key);
         if let Some(task) = task {
             task.dismiss();
         }
@@ -204,8 +269,8 @@ impl Handle {
 impl Task {
     /// Drops the task in its context.
     pub(crate) fn dismiss(self) {
-        let context = self.context.clone();
-        context.run(|| dropping("a task", self));
+        let Task { work, context, .. } = self;
+        context.run(|| work.dismiss());
     }
 }
 
@@ -215,6 +280,20 @@ struct TaskWaker {
     key: Key,
     /// Whether the task stands in a queue to be polled.
     is_woken: AtomicBool,
+}
+
+impl TaskWaker {
+    /// Makes a waker, out of a used one if nobody holds it any more.
+    fn renewed(used: Option<Arc<TaskWaker>>, key: Key, remote: &ReactorRemote) -> Arc<TaskWaker> {
+        if let Some(mut used) = used
+            && let Some(waker) = Arc::get_mut(&mut used)
+        {
+            waker.key = key;
+            *waker.is_woken.get_mut() = false;
+            return used;
+        }
+        Arc::new(TaskWaker { remote: remote.clone(), key, is_woken: AtomicBool::new(false) })
+    }
 }
 
 impl Wake for TaskWaker {

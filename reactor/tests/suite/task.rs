@@ -225,3 +225,97 @@ fn stopping_drops_tasks_and_fails_who_waits_for_them() {
     assert_eq!(read(&diary), ["dropped in request"]);
     assert!(failure_result_of(task).is::<CancelledError>());
 }
+
+#[test]
+fn a_waker_that_outlives_its_task_wakes_no_other_one() {
+    let clock = Clock::new();
+    let kept = Rc::new(Cell::new(None::<Waker>));
+    let slot = Rc::clone(&kept);
+    let first = clock.reactor().spawn(poll_fn(move |cx| {
+        slot.set(Some(cx.waker().clone()));
+        Poll::Ready(Ok(()))
+    }));
+    clock.pump();
+    success_result_of(first);
+    let polls = Rc::new(Cell::new(0));
+    let counted = Rc::clone(&polls);
+    let second = clock.reactor().spawn(poll_fn(move |_| {
+        counted.set(counted.get() + 1);
+        Poll::<Result<(), _>>::Pending
+    }));
+    clock.pump();
+    kept.take().unwrap().wake();
+    clock.pump();
+    assert_eq!(polls.get(), 1);
+    assert_no_result(&second);
+}
+
+#[test]
+fn a_storm_of_wakes_from_other_threads_costs_one_poll_for_each_that_it_finds_asleep() {
+    const WAKES: u32 = 10_000;
+    let reactor = Reactor::new().unwrap();
+    let polls = Rc::new(Cell::new(0_u32));
+    let counted = Rc::clone(&polls);
+    let stormed = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let seen = std::sync::Arc::clone(&stormed);
+    let task = reactor.spawn(poll_fn(move |cx| {
+        counted.set(counted.get() + 1);
+        if counted.get() == 1 {
+            let (waker, stormed) = (cx.waker().clone(), std::sync::Arc::clone(&stormed));
+            // All of them come before the loop can look.
+            let storm = std::thread::spawn(move || {
+                for _ in 0..WAKES {
+                    waker.wake_by_ref();
+                    stormed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                }
+            });
+            storm.join().unwrap();
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(seen.load(std::sync::atomic::Ordering::Relaxed)))
+    }));
+    assert_eq!(reactor.run_until(task).unwrap(), WAKES);
+    assert_eq!(polls.get(), 2);
+}
+
+#[test]
+fn a_task_whose_reactor_ends_inside_its_poll_is_dropped_after_it() {
+    let diary = Diary::default();
+    let witness = Dropped(Rc::clone(&diary));
+    let clock = Clock::new();
+    let reactor = clock.reactor().clone();
+    let notes = Rc::clone(&diary);
+    let task = clock.reactor().spawn(async move {
+        let _witness = witness;
+        reactor.stop();
+        note(&notes, "stopped");
+        pending::<()>().await;
+        Ok(())
+    });
+    clock.pump();
+    drop(clock);
+    assert_eq!(read(&diary), ["stopped", "dropped in sentinel"]);
+    assert!(failure_result_of(task).is::<CancelledError>());
+}
+
+#[test]
+fn what_a_task_owned_is_gone_before_its_result_is_given() {
+    let clock = Clock::new();
+    let diary = Diary::default();
+    let witness = Dropped(Rc::clone(&diary));
+    let notes = Rc::clone(&diary);
+    let mut witness = Some(witness);
+    let task = clock
+        .reactor()
+        .spawn(poll_fn(move |_| {
+            assert!(witness.as_mut().is_some());
+            Poll::Ready(Ok(()))
+        }))
+        .add_callback(move |()| {
+            note(&notes, "result");
+            Ok(())
+        });
+    clock.pump();
+    success_result_of(task);
+    assert_eq!(read(&diary), ["dropped in sentinel", "result"]);
+}
