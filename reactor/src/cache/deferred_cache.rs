@@ -6,8 +6,10 @@ use std::fmt;
 use std::hash::Hash;
 use std::rc::Rc;
 
+use super::caches::{CacheFigures, CacheOptions, ManagedCache};
 use super::lru::{self, CacheStatistics, LruCache, OnInvalidate};
-use crate::deferred::{Deferred, DeferredList, IntoDeferred, ObservableDeferred, maybe_deferred};
+use super::prefix::{PrefixOf, TreeKey};
+use crate::deferred::{Deferred, IntoDeferred, ObservableDeferred, maybe_deferred};
 use crate::failure::Failure;
 
 /// A cache in front of lookups that take a while.
@@ -65,6 +67,33 @@ impl<K: Clone + Eq + Hash + 'static, V: Clone + 'static> DeferredCache<K, V> {
     /// counts as one, so that there is a limit to how many are kept.
     pub fn with_size(items_max: usize, size_of: impl Fn(&V) -> usize + 'static) -> Self {
         Self::over(LruCache::with_size(items_max, move |value| size_of(value).max(1)))
+    }
+
+    /// Makes a cache with a name, which may be one of a program's [`Caches`](super::Caches).
+    pub fn with_options(options: CacheOptions<V>) -> Self {
+        Self::configured(options, |completed| completed)
+    }
+
+    /// As [`with_options`](Self::with_options), with an index for
+    /// [`invalidate_prefix`](Self::invalidate_prefix).
+    pub fn by_prefix(options: CacheOptions<V>) -> Self
+    where
+        K: TreeKey,
+    {
+        Self::configured(options, LruCache::by_prefix)
+    }
+
+    fn configured(
+        mut options: CacheOptions<V>,
+        prepare: impl FnOnce(LruCache<K, V>) -> LruCache<K, V>,
+    ) -> Self {
+        let completed = match options.size_of.take() {
+            Some(size_of) => LruCache::with_size(options.limit, size_of),
+            None => LruCache::new(options.limit),
+        };
+        let cache = Self::over(prepare(completed));
+        options.join(&cache.state);
+        cache
     }
 
     fn over(completed: LruCache<K, V>) -> Self {
@@ -138,11 +167,19 @@ impl<K: Clone + Eq + Hash + 'static, V: Clone + 'static> DeferredCache<K, V> {
         call_pending(overtaken);
     }
 
+    /// Forgets all keys that begin with `prefix`.
+    ///
+    /// Costs a walk over all keys unless the cache was made [`by_prefix`](Self::by_prefix), in which case
+    /// it is one over the lookups under way.
+    pub fn invalidate_prefix<P: PrefixOf<K>>(&self, prefix: &P) {
+        let overtaken = self.state.take_all_pending(&mut |key| prefix.is_prefix_of(key));
+        self.state.completed.remove_prefix(prefix);
+        call_pending(overtaken);
+    }
+
     /// Forgets everything.
     pub fn invalidate_all(&self) {
-        let overtaken = self.state.take_all_pending(&mut |_| true);
-        self.state.completed.clear();
-        call_pending(overtaken);
+        self.state.clear();
     }
 
     /// Changes how much is kept; shrinking evicts at once.
@@ -170,16 +207,25 @@ impl<K: Clone + Eq + Hash + 'static, V: Clone + 'static> DeferredCache<K, V> {
         self.state.pending.borrow().len()
     }
 
+    /// Returns what there is to count.
+    pub fn figures(&self) -> CacheFigures {
+        self.state.figures()
+    }
+
     /// Returns what the cache has done so far; joining a lookup counts as a hit.
     pub fn statistics(&self) -> CacheStatistics {
         self.state.completed.statistics()
     }
 
-    fn find(&self, key: &K, on_invalidate: Option<&OnInvalidate>) -> Option<Deferred<V>> {
+    pub(super) fn find(
+        &self,
+        key: &K,
+        on_invalidate: Option<&OnInvalidate>,
+    ) -> Option<Deferred<V>> {
         let pending = self.state.pending.borrow().get(key).cloned();
         if let Some(pending) = pending {
             pending.callbacks.borrow_mut().extend(on_invalidate.cloned());
-            self.state.completed.count_hit();
+            self.state.completed.count(true);
             return Some(pending.lookup.observe());
         }
         let value = match on_invalidate {
@@ -189,7 +235,12 @@ impl<K: Clone + Eq + Hash + 'static, V: Clone + 'static> DeferredCache<K, V> {
         value.map(Deferred::succeed)
     }
 
-    fn set_with(&self, key: K, lookup: Deferred<V>, callbacks: Vec<OnInvalidate>) -> Deferred<V> {
+    pub(super) fn set_with(
+        &self,
+        key: K,
+        lookup: Deferred<V>,
+        callbacks: Vec<OnInvalidate>,
+    ) -> Deferred<V> {
         let lookup = ObservableDeferred::new(lookup);
         let number = self.state.next_number.get();
         self.state.next_number.set(number + 1);
@@ -208,69 +259,6 @@ impl<K: Clone + Eq + Hash + 'static, V: Clone + 'static> DeferredCache<K, V> {
             .detach();
         call_pending(overtaken);
         pending.lookup.observe()
-    }
-}
-
-impl<K: Clone + Eq + Hash + 'static, V: Clone + 'static> DeferredCache<K, Option<V>> {
-    /// Returns the values of many keys; those that are neither there nor under way are looked up in one
-    /// call of `look_up`, which gets them in order and without doubles.
-    ///
-    /// Keys that the lookup's answer does not name are known to be absent from then on: `None`, in the
-    /// answer and in the cache. While the lookup is under way, others who ask for one of its keys join.
-    ///
-    /// # Errors
-    ///
-    /// The first failure of any lookup that takes part, for this caller and for those who joined.
-    #[track_caller]
-    pub fn fetch_many<R: IntoDeferred<HashMap<K, V>>>(
-        &self,
-        keys: impl IntoIterator<Item = K>,
-        look_up: impl FnOnce(Vec<K>) -> R,
-    ) -> Deferred<HashMap<K, Option<V>>> {
-        let mut values = HashMap::new();
-        let mut waits: Vec<Deferred<(K, Option<V>)>> = Vec::new();
-        let mut missing: Vec<K> = Vec::new();
-        let mut seen = std::collections::HashSet::new();
-        for key in keys {
-            if !seen.insert(key.clone()) {
-                continue;
-            }
-            match self.get(&key).map(Deferred::into_result) {
-                Some(Ok(Ok(value))) => {
-                    values.insert(key, value);
-                }
-                Some(Ok(Err(failure))) => waits.push(Deferred::fail(failure)),
-                Some(Err(waiting)) => waits.push(waiting.add_callback(|value| Ok((key, value)))),
-                None => missing.push(key),
-            }
-        }
-        if !missing.is_empty() {
-            // Every missing key is under way before the lookup is called, as that may ask in turn.
-            let (bulk, resolver) = Deferred::new();
-            let bulk: ObservableDeferred<Rc<HashMap<K, V>>> = ObservableDeferred::new(bulk);
-            for key in &missing {
-                let item = key.clone();
-                let value = bulk.observe().add_callback(move |found| Ok(found.get(&item).cloned()));
-                let key = key.clone();
-                waits.push(self.set(key.clone(), value).add_callback(|value| Ok((key, value))));
-            }
-            maybe_deferred(|| look_up(missing))
-                .add_both(move |found| {
-                    resolver.fire(found.map(Rc::new));
-                    Ok(())
-                })
-                .detach();
-        }
-        if waits.is_empty() {
-            return Deferred::succeed(values);
-        }
-        DeferredList::new(waits).fire_on_one_errback().collect().add_callback(move |found| {
-            for outcome in found {
-                let (key, value) = outcome?;
-                values.insert(key, value);
-            }
-            Ok(values)
-        })
     }
 }
 
@@ -304,6 +292,30 @@ impl<K: Clone + Eq + Hash + 'static, V: Clone + 'static> State<K, V> {
             Ok(value) => self.completed.insert_with(key, value, callbacks),
             Err(_) => lru::call(&callbacks),
         }
+    }
+}
+
+impl<K: Clone + Eq + Hash + 'static, V: Clone + 'static> ManagedCache for State<K, V> {
+    fn set_limit(&self, limit: usize) {
+        self.completed.set_limit(limit);
+    }
+
+    fn expire(&self, ages: u64, drops_max: usize) -> usize {
+        self.completed.expire(ages, drops_max)
+    }
+
+    fn expire_more(&self, ages: u64, drops_max: usize) -> usize {
+        self.completed.expire_more(ages, drops_max)
+    }
+
+    fn clear(&self) {
+        let overtaken = self.take_all_pending(&mut |_| true);
+        self.completed.clear();
+        call_pending(overtaken);
+    }
+
+    fn figures(&self) -> CacheFigures {
+        CacheFigures { pending: self.pending.borrow().len(), ..self.completed.figures() }
     }
 }
 

@@ -8,6 +8,9 @@ use std::rc::Rc;
 
 use slab::Slab;
 
+use super::caches::{CacheFigures, ManagedCache};
+use super::prefix::{PrefixIndex, PrefixOf, TreeKey};
+
 /// Called when an entry leaves a cache or is replaced, whatever the reason; at most once for each time
 /// that it was given. The same `Rc` given twice for one entry counts once.
 pub type OnInvalidate = Rc<dyn Fn()>;
@@ -36,7 +39,7 @@ pub struct LruCache<K, V> {
     size_of: Option<SizeOf<V>>,
 }
 
-type SizeOf<V> = Box<dyn Fn(&V) -> usize>;
+pub(super) type SizeOf<V> = Box<dyn Fn(&V) -> usize>;
 
 /// What a cache has done so far.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -56,6 +59,8 @@ pub struct CacheStatistics {
 
 struct Inner<K, V> {
     places: HashMap<K, usize>,
+    /// Groups of keys that share a prefix, if those are to be found quickly.
+    index: Option<PrefixIndex<K>>,
     entries: Slab<Entry<K, V>>,
     /// Used last.
     newest: Option<usize>,
@@ -95,6 +100,7 @@ impl<K: Clone + Eq + Hash, V: Clone> LruCache<K, V> {
     fn make(limit: usize, size_of: Option<SizeOf<V>>) -> Self {
         let inner = Inner {
             places: HashMap::new(),
+            index: None,
             entries: Slab::new(),
             newest: None,
             oldest: None,
@@ -104,6 +110,25 @@ impl<K: Clone + Eq + Hash, V: Clone> LruCache<K, V> {
             statistics: CacheStatistics::default(),
         };
         Self { inner: RefCell::new(inner), size_of }
+    }
+
+    /// Keeps an index of the keys' prefixes, for [`remove_prefix`](Self::remove_prefix).
+    ///
+    /// It costs some hundred bytes an entry, and makes the removal of a group cost what the group has
+    /// entries rather than what the cache has.
+    #[must_use]
+    pub fn by_prefix(self) -> Self
+    where
+        K: TreeKey,
+    {
+        let mut index = PrefixIndex::new();
+        let mut inner = self.inner.borrow_mut();
+        for (place, entry) in &inner.entries {
+            index.insert(&entry.key, place);
+        }
+        inner.index = Some(index);
+        drop(inner);
+        self
     }
 
     /// Returns the value and makes it the one used last.
@@ -173,10 +198,41 @@ impl<K: Clone + Eq + Hash, V: Clone> LruCache<K, V> {
         keys.iter().filter(|key| self.remove(key).is_some()).count()
     }
 
+    /// Takes out all entries whose key begins with `prefix`, and returns how many there were.
+    ///
+    /// ```
+    /// use ropewalk::cache::LruCache;
+    ///
+    /// let members = LruCache::new(100).by_prefix();
+    /// members.insert(("!a:hs.example", "@anna:hs.example"), "join");
+    /// members.insert(("!a:hs.example", "@bob:hs.example"), "leave");
+    /// members.insert(("!b:hs.example", "@anna:hs.example"), "join");
+    /// assert_eq!(members.remove_prefix(&"!a:hs.example"), 2);
+    /// assert_eq!(members.len(), 1);
+    /// ```
+    ///
+    /// Costs a walk over all entries unless the cache is kept [`by_prefix`](Self::by_prefix).
+    pub fn remove_prefix<P: PrefixOf<K>>(&self, prefix: &P) -> usize {
+        let inner = self.inner.borrow();
+        let Some(index) = &inner.index else {
+            drop(inner);
+            return self.remove_where(|key| prefix.is_prefix_of(key));
+        };
+        let entries = index.find(prefix).filter_map(|place| inner.entries.get(place));
+        let mut keys: Vec<K> = entries.map(|entry| entry.key.clone()).collect();
+        drop(inner);
+        // Comparing keys is somebody else's code.
+        keys.retain(|key| prefix.is_prefix_of(key));
+        keys.iter().filter(|key| self.remove(key).is_some()).count()
+    }
+
     /// Takes everything out; all callbacks run.
     pub fn clear(&self) {
         let mut inner = self.inner.borrow_mut();
         inner.places.clear();
+        if let Some(index) = &mut inner.index {
+            index.clear();
+        }
         let entries = std::mem::take(&mut inner.entries);
         (inner.newest, inner.oldest, inner.total) = (None, None, 0);
         inner.statistics.invalidations += entries.len() as u64;
@@ -214,6 +270,11 @@ impl<K: Clone + Eq + Hash, V: Clone> LruCache<K, V> {
         drops_max
     }
 
+    /// Returns the limit of the total size.
+    pub fn limit(&self) -> usize {
+        self.inner.borrow().limit
+    }
+
     /// Returns the total size, which is the number of entries unless there is a size callback.
     pub fn size(&self) -> usize {
         self.inner.borrow().total
@@ -234,8 +295,11 @@ impl<K: Clone + Eq + Hash, V: Clone> LruCache<K, V> {
         self.inner.borrow().statistics
     }
 
-    pub(super) fn count_hit(&self) {
-        self.inner.borrow_mut().statistics.hits += 1;
+    /// Counts a lookup that was made elsewhere.
+    pub(super) fn count(&self, is_hit: bool) {
+        let statistics = &mut self.inner.borrow_mut().statistics;
+        statistics.hits += u64::from(is_hit);
+        statistics.misses += u64::from(!is_hit);
     }
 
     fn look_up(&self, key: &K, on_invalidate: Option<OnInvalidate>) -> Option<V> {
@@ -258,29 +322,31 @@ impl<K: Clone + Eq + Hash, V: Clone> LruCache<K, V> {
         callbacks: Vec<OnInvalidate>,
         is_same: impl FnOnce(&V, &V) -> bool,
     ) {
-        // Asked before anything is borrowed: it is somebody else's code.
+        // Asked, compared and dropped while nothing is borrowed: it is all somebody else's code.
         let size = self.size_of.as_ref().map_or(1, |size_of| size_of(&value));
+        let replaced = self.inner.borrow_mut().take(&key);
+        let (mut kept, mut to_call) = (Vec::new(), Vec::new());
+        if let Some(replaced) = &replaced {
+            match is_same(&replaced.value, &value) {
+                true => kept.clone_from(&replaced.callbacks),
+                false => {
+                    self.inner.borrow_mut().statistics.invalidations += 1;
+                    to_call.clone_from(&replaced.callbacks);
+                }
+            }
+        }
+        drop(replaced);
+        add_callbacks(&mut kept, callbacks);
         let mut inner = self.inner.borrow_mut();
-        let replaced = inner.take(&key);
-        let mut entry = Entry {
+        let entry = Entry {
             key,
             value,
             size,
             used_at_age: inner.age,
-            callbacks: Vec::new(),
+            callbacks: kept,
             newer: None,
             older: None,
         };
-        let mut to_call = Vec::new();
-        if let Some(replaced) = replaced {
-            if is_same(&replaced.value, &entry.value) {
-                entry.callbacks = replaced.callbacks;
-            } else {
-                inner.statistics.invalidations += 1;
-                to_call = replaced.callbacks;
-            }
-        }
-        add_callbacks(&mut entry.callbacks, callbacks);
         inner.put(entry);
         drop(inner);
         call(&to_call);
@@ -301,11 +367,43 @@ impl<K: Clone + Eq + Hash, V: Clone> LruCache<K, V> {
     }
 }
 
+impl<K: Clone + Eq + Hash, V: Clone> ManagedCache for LruCache<K, V> {
+    fn set_limit(&self, limit: usize) {
+        self.set_limit(limit);
+    }
+
+    fn expire(&self, ages: u64, drops_max: usize) -> usize {
+        self.expire(ages, drops_max)
+    }
+
+    fn expire_more(&self, ages: u64, drops_max: usize) -> usize {
+        self.expire_more(ages, drops_max)
+    }
+
+    fn clear(&self) {
+        self.clear();
+    }
+
+    fn figures(&self) -> CacheFigures {
+        let inner = self.inner.borrow();
+        CacheFigures {
+            entries: inner.places.len(),
+            size: inner.total,
+            limit: inner.limit,
+            pending: 0,
+            statistics: inner.statistics,
+        }
+    }
+}
+
 impl<K: Clone + Eq + Hash, V> Inner<K, V> {
     fn put(&mut self, entry: Entry<K, V>) {
         self.total += entry.size;
         let key = entry.key.clone();
         let place = self.entries.insert(entry);
+        if let Some(index) = &mut self.index {
+            index.insert(&key, place);
+        }
         self.places.insert(key, place);
         self.link_newest(place);
     }
@@ -314,6 +412,9 @@ impl<K: Clone + Eq + Hash, V> Inner<K, V> {
         let place = self.places.remove(key)?;
         self.unlink(place);
         let entry = self.entries.try_remove(place)?;
+        if let Some(index) = &mut self.index {
+            index.remove(&entry.key, place);
+        }
         self.total -= entry.size;
         Some(entry)
     }

@@ -7,6 +7,7 @@ use std::hash::Hash;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::lru::CacheStatistics;
 use crate::context::LogContext;
 use crate::deferred::{Deferred, IntoDeferred, ObservableDeferred, maybe_deferred};
 use crate::reactor::Reactor;
@@ -44,6 +45,7 @@ struct Shared<K, V: Clone + 'static> {
     cancels_abandoned: bool,
     entries: RefCell<HashMap<K, Entry<V>>>,
     next_id: Cell<u64>,
+    statistics: Cell<CacheStatistics>,
 }
 
 struct Entry<V: Clone + 'static> {
@@ -83,6 +85,7 @@ impl<K: Clone + Eq + Hash + 'static, V: Clone + 'static> ResponseCache<K, V> {
             cancels_abandoned,
             entries: RefCell::default(),
             next_id: Cell::new(0),
+            statistics: Cell::default(),
         };
         Self { shared: Rc::new(shared) }
     }
@@ -95,10 +98,19 @@ impl<K: Clone + Eq + Hash + 'static, V: Clone + 'static> ResponseCache<K, V> {
         work: impl FnOnce(CacheControl) -> R,
     ) -> Deferred<V> {
         let present = self.shared.entries.borrow().get(&key).map(|entry| entry.result.clone());
+        let mut statistics = self.shared.statistics.get();
+        statistics.hits += u64::from(present.is_some());
+        statistics.misses += u64::from(present.is_none());
+        self.shared.statistics.set(statistics);
         match present {
             Some(result) => self.observe(&result),
             None => self.start(key, work),
         }
+    }
+
+    /// Returns how often a result was there or on its way, how often not, and how many have expired.
+    pub fn statistics(&self) -> CacheStatistics {
+        self.shared.statistics.get()
     }
 
     /// Returns how many results are kept or being made.
@@ -172,6 +184,9 @@ impl<K: Clone + Eq + Hash + 'static, V: Clone + 'static> Shared<K, V> {
         self.call_after_kept_for(move || {
             if let Some(shared) = shared.upgrade() {
                 shared.remove(&key, id);
+                let mut statistics = shared.statistics.get();
+                statistics.expirations += 1;
+                shared.statistics.set(statistics);
             }
         });
     }

@@ -8,7 +8,8 @@ use std::hash::Hash;
 ///
 /// Saves the question to the database for all that have not changed. Answers err on the safe side: what
 /// is not known any more may have changed. A position here is "up to and including": an entity that
-/// changed at 5 has not changed since 5.
+/// changed at 5 has not changed since 5. A cache that has heard of no change is as sure as any other:
+/// nothing has changed since the position at which it began.
 ///
 /// ```
 /// use ropewalk::cache::StreamChangeCache;

@@ -279,6 +279,8 @@ mod response {
         clock.advance(Duration::from_nanos(1));
         assert!(cache.is_empty());
         assert_eq!(success_result_of(cache.wrap("key", |_| Ok(2))), 2);
+        let seen = cache.statistics();
+        assert_eq!((seen.hits, seen.misses, seen.expirations), (2, 2, 1));
     }
 
     /// Whether an entry stays, for work that ends at once and for work that ends later.

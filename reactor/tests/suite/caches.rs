@@ -164,6 +164,46 @@ mod lru {
         assert_eq!((seen.hits, seen.misses, seen.evictions, seen.invalidations), (1, 1, 1, 1));
     }
 
+    #[test]
+    fn a_group_of_keys_goes_together_and_the_index_follows_every_path() {
+        for indexed in [true, false] {
+            let cache = LruCache::new(4);
+            let cache = if indexed { cache.by_prefix() } else { cache };
+            for key in [(1, 1), (1, 2), (2, 1), (2, 2), (1, 3)] {
+                cache.insert(key, ());
+            }
+            cache.insert((1, 2), ());
+            cache.remove(&(2, 2));
+            assert_eq!(cache.remove_prefix(&1), 2, "one was evicted");
+            assert_eq!((cache.len(), cache.remove_prefix(&1)), (1, 0));
+            cache.clear();
+            assert_eq!(cache.remove_prefix(&2), 0);
+            cache.insert((2, 7), ());
+            cache.expire(0, 10);
+            assert_eq!(cache.remove_prefix(&2), 0);
+        }
+    }
+
+    /// Its value's drop once found the cache in the middle of an insertion.
+    #[test]
+    fn a_value_may_use_the_cache_when_it_is_dropped() {
+        type Cache = LruCache<u8, Rc<Looks>>;
+        struct Looks(Rc<RefCell<Option<Rc<Cache>>>>);
+        impl Drop for Looks {
+            fn drop(&mut self) {
+                if let Some(cache) = self.0.borrow().as_ref() {
+                    cache.insert(9, Rc::new(Looks(Rc::default())));
+                }
+            }
+        }
+        let cache = Rc::new(LruCache::new(10));
+        let handle = Rc::new(RefCell::new(Some(cache.clone())));
+        cache.insert(1, Rc::new(Looks(handle.clone())));
+        cache.insert(1, Rc::new(Looks(Rc::default())));
+        assert!(cache.contains(&9));
+        handle.take();
+    }
+
     proptest! {
         /// Against a plain list, newest first.
         #[test]
@@ -267,6 +307,17 @@ mod stream_change {
         assert_eq!(cache.last_change(&"z"), None);
         cache.entity_has_changed("a", 14);
         assert_eq!(cache.all_changed_since(12), ChangedEntities::Known(vec!["a"]));
+    }
+
+    /// Nothing has changed since the position at which a cache began that has heard of nothing.
+    #[test]
+    fn an_empty_cache_can_tell_from_its_beginning_on() {
+        let cache = StreamChangeCache::<&str>::new(10, 3);
+        assert!(cache.has_entity_changed(&"x", 9) && cache.has_any_changed(9));
+        assert!(!cache.has_entity_changed(&"x", 10) && !cache.has_any_changed(10));
+        assert_eq!(cache.entities_changed(&["x"], 9), ["x"]);
+        assert!(cache.entities_changed(&["x"], 10).is_empty());
+        assert_eq!(cache.all_changed_since(10), ChangedEntities::Known(vec![]));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! All integration tests of the reactor: one binary, one module a subject.
 
+mod cached_functions;
 mod cached_lookups;
 mod caches;
 mod cancelling;
@@ -9,6 +10,7 @@ mod combine;
 mod concurrency;
 mod contexts;
 mod deferred;
+mod dictionaries;
 mod examples;
 mod files;
 mod framing;
