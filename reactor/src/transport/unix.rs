@@ -19,7 +19,7 @@ use socket2::{Domain, Socket, Type};
 use crate::address::UnixAddress;
 
 /// How a Unix socket listens.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct UnixListenOptions {
     /// Connections that the system may hold until they are accepted; further ones are refused.
     pub backlog: u32,

@@ -11,6 +11,7 @@ mod concurrency;
 mod contexts;
 mod deferred;
 mod dictionaries;
+mod endpoints;
 mod examples;
 mod files;
 mod framing;
