@@ -14,6 +14,7 @@ use std::time::Duration;
 use crate::agenda::{Agenda, item};
 use crate::backend::Backend;
 use crate::context::{self, LogContext};
+use crate::cooperator::Cooperators;
 use crate::counters::Counters;
 use crate::deferred::task::Tasks;
 use crate::failure::Failure;
@@ -38,6 +39,7 @@ pub(crate) struct Core {
     pub(crate) timers: RefCell<Timers>,
     pub(crate) tasks: RefCell<Tasks>,
     pub(crate) thread_pools: ThreadPools,
+    pub(crate) cooperators: Cooperators,
     pub(crate) lookups: Lookups,
     /// Where files are waited for; made when first asked for.
     pub(crate) files_pool: OnceCell<ThreadPool>,
@@ -85,6 +87,7 @@ impl Core {
             remote,
             tasks: RefCell::new(Tasks::new()),
             thread_pools: ThreadPools::default(),
+            cooperators: Cooperators::default(),
             lookups: Lookups::default(),
             files_pool: OnceCell::new(),
             timers: RefCell::new(Timers::new(Rc::clone(&agenda))),

@@ -113,6 +113,7 @@ mod background;
 pub mod cache;
 mod clock;
 mod context;
+mod cooperator;
 mod core;
 mod counters;
 mod deferred;
@@ -146,6 +147,7 @@ pub use backend::Stopwatch;
 pub use background::run_as_background_process;
 pub use clock::Instant;
 pub use context::{LogContext, Scope, Usage};
+pub use cooperator::{CooperativeTask, Cooperator, IntoStep, NotPaused, TaskFinished, TaskStopped};
 pub use deferred::{
     BackgroundQueue, BatchingQueue, CancelHandle, Deferred, DeferredEvent, DeferredList,
     DeferredLock, DeferredQueue, DeferredSemaphore, Guard, IntoDeferred, Linearizer,
@@ -155,7 +157,7 @@ pub use deferred::{
 };
 pub use failure::{CancelledError, Failure, Panicked, ResolverDropped, TimeoutError};
 pub use flow::{Consumer, Producer, Streaming};
-pub use looping::LoopingCall;
+pub use looping::{FirstCall, LoopingCall};
 pub use protocol::{ConnectError, ConnectionLost, Factory, Protocol};
 pub use reactor::Reactor;
 pub use remote::{BlockingCallError, CallRefused, ReactorRemote};

@@ -62,6 +62,7 @@ fn drop_tasks(core: &Core) {
     for task in tasks {
         task.dismiss();
     }
+    core.cooperators.tear_down();
 }
 
 fn drop_timers(core: &Core) {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use ropewalk::testing::{Clock, NoDeferredLeaks};
 use ropewalk::{
-    Address, ConnectError, ConnectionLost, Deferred, LogContext, LoopingCall, Protocol, Reactor,
-    Resolver, Signal, Transport, logging,
+    Address, ConnectError, ConnectionLost, Deferred, LogContext, Protocol, Reactor, Resolver,
+    Signal, Transport, logging,
 };
 
 use crate::support::{Diary, Echo, Recorder, note, read};
@@ -367,39 +367,6 @@ fn who_holds_the_loop_is_charged_and_reported() {
     let held: Vec<_> = lines.iter().filter(|line| line.contains("held the loop")).collect();
     assert!(held.iter().any(|line| line.contains("context=request")), "{lines:?}");
     assert!(held.iter().any(|line| line.contains("context=sentinel")), "{lines:?}");
-}
-
-#[test]
-fn a_looping_call_skips_what_it_is_too_late_for_and_survives_failures() {
-    let clock = Clock::new();
-    let diary = Diary::default();
-    let notes = Rc::clone(&diary);
-    let pending = Rc::new(RefCell::new(None));
-    let slot = Rc::clone(&pending);
-    let looping = LoopingCall::start(clock.reactor(), "poll", Duration::from_secs(10), move || {
-        note(&notes, LogContext::current().name());
-        match notes.borrow().len() {
-            1 => Deferred::fail(std::fmt::Error),
-            2 => panic!("on purpose"),
-            3 => {
-                let (deferred, resolver) = Deferred::new();
-                slot.replace(Some(resolver));
-                deferred
-            }
-            _ => Deferred::succeed(()),
-        }
-    });
-    clock.advance(Duration::from_secs(55));
-    assert_eq!(*diary.borrow(), ["poll-1", "poll-2", "poll-3"], "the third is not finished");
-    let resolver: Resolver<()> = pending.take().unwrap();
-    resolver.callback(());
-    clock.advance(Duration::from_secs(5));
-    assert_eq!(read(&diary).len(), 4, "at the next multiple, 60 s");
-    assert!(looping.is_running());
-    looping.stop();
-    clock.advance(Duration::from_secs(100));
-    assert_eq!(read(&diary), [""; 0]);
-    assert_eq!(clock.pending_calls(), 0);
 }
 
 #[test]
