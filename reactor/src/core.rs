@@ -188,7 +188,8 @@ impl Core {
 
 #[cold]
 fn report_panic(what: &str, context: &LogContext, payload: Box<dyn Any + Send>) -> Panicked {
-    context.run(|| log::error!("{what} panicked: {}", Failure::from_panic(payload)));
+    let failure = Failure::from_panic(payload);
+    context.run(|| log::error!("{what} panicked: {failure}"));
     Panicked
 }
 

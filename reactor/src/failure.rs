@@ -11,6 +11,8 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::ready;
+
 /// Why something did not work: any error, together with where it entered a deferred.
 ///
 /// Cloning is cheap (a reference count), so one failure can be given to many waiters. A failure can
@@ -69,7 +71,9 @@ impl Failure {
                 None => "no message".to_owned(),
             },
         };
-        Self::new(Panicked { message })
+        let failure = Self::new(Panicked { message });
+        ready::tell_panic_watcher(&failure);
+        failure
     }
 
     /// Whether the error is an `E`.

@@ -131,6 +131,7 @@ mod remote;
 pub mod resolver;
 mod service;
 mod signals;
+pub mod sim;
 mod slots;
 mod sys;
 mod teardown;

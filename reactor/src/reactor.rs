@@ -150,6 +150,11 @@ impl Reactor {
         }
     }
 
+    /// Ends everything without telling anybody, as the death of a process does. For simulations.
+    pub(crate) fn kill(&self) {
+        teardown::kill(&self.core);
+    }
+
     /// Returns a handle for other threads.
     #[must_use]
     pub fn remote(&self) -> ReactorRemote {

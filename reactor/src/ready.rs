@@ -44,7 +44,8 @@ impl Job {
         let Self { context, run } = self;
         let _restore = context::Restore(context::swap(context));
         if let Err(payload) = catch_unwind(AssertUnwindSafe(run)) {
-            log::error!("queued job failed: {}", Failure::from_panic(payload));
+            let failure = Failure::from_panic(payload);
+            log::error!("queued job failed: {failure}");
         }
     }
 }
@@ -136,6 +137,9 @@ pub(crate) fn current() -> Option<Rc<ReadyQueue>> {
 
 /// Queues `f`, with the current context, to run after the current callback has returned.
 pub(crate) fn enqueue(f: impl FnOnce() + 'static) {
+    if is_silent() {
+        return;
+    }
     let job = Job::new(f);
     match current() {
         Some(queue) => queue.push(job),
@@ -233,6 +237,41 @@ pub(crate) fn set_unhandled_watcher(watcher: Option<UnhandledWatcher>) -> Option
     THREAD.with(|thread| thread.unhandled_watcher.replace(watcher))
 }
 
+/// Makes `watcher` hear of each panic that this thread catches, and returns the one before.
+pub(crate) fn set_panic_watcher(watcher: Option<PanicWatcher>) -> Option<PanicWatcher> {
+    THREAD.with(|thread| thread.panic_watcher.replace(watcher))
+}
+
+/// Tells the watcher of panics, if there is one.
+pub(crate) fn tell_panic_watcher(failure: &Failure) {
+    let watcher = THREAD.with(|thread| thread.panic_watcher.borrow().clone());
+    if let Some(watcher) = watcher {
+        watcher(failure);
+    }
+}
+
+/// Has nothing follow, on this thread, from what goes away until the guard is dropped: no failure for
+/// the deferreds of dropped resolvers, no report of failures that nobody handled. So goes the memory of
+/// a process that dies.
+pub(crate) fn silence() -> Silence {
+    THREAD.with(|thread| thread.silences.set(thread.silences.get() + 1));
+    Silence(())
+}
+
+/// Whether nothing is to follow from what goes away now.
+pub(crate) fn is_silent() -> bool {
+    THREAD.with(|thread| thread.silences.get() > 0)
+}
+
+/// See [`silence`].
+pub(crate) struct Silence(());
+
+impl Drop for Silence {
+    fn drop(&mut self) {
+        THREAD.with(|thread| thread.silences.set(thread.silences.get() - 1));
+    }
+}
+
 /// Passes the watcher to `f`, and says whether there is one.
 pub(crate) fn with_unhandled_watcher(f: impl FnOnce(UnhandledWatcher)) -> bool {
     let watcher = THREAD.with(|thread| thread.unhandled_watcher.borrow().clone());
@@ -246,8 +285,13 @@ pub(crate) fn with_unhandled_watcher(f: impl FnOnce(UnhandledWatcher)) -> bool {
 /// Hears of each failure that nobody handled.
 pub(crate) type UnhandledWatcher = Rc<dyn Fn(UnhandledFailure)>;
 
+/// Hears of each panic that was caught.
+pub(crate) type PanicWatcher = Rc<dyn Fn(&Failure)>;
+
 struct Thread {
     unhandled_watcher: RefCell<Option<UnhandledWatcher>>,
+    panic_watcher: RefCell<Option<PanicWatcher>>,
+    silences: Cell<u32>,
     queue: RefCell<Option<Rc<ReadyQueue>>>,
     stray: RefCell<VecDeque<Job>>,
     chains: Cell<u32>,
@@ -261,6 +305,8 @@ thread_local! {
     static THREAD: ManuallyDrop<Thread> = const {
         ManuallyDrop::new(Thread {
             unhandled_watcher: RefCell::new(None),
+            panic_watcher: RefCell::new(None),
+            silences: Cell::new(0),
             queue: RefCell::new(None),
             stray: RefCell::new(VecDeque::new()),
             chains: Cell::new(0),

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use crate::core::{Core, Source, Stage};
 use crate::failure::Failure;
+use crate::ready;
 use crate::turn::Turner;
 
 /// Ends everything. What ends may begin new things; a few rounds take care of those, and whatever
@@ -30,6 +31,35 @@ pub(crate) fn tear_down(core: &Rc<Core>, turner: &mut Turner<'_>) {
     drop_timers(core);
     dropping("a call from a thread", core.remote.close());
     turner.drop_foreign_jobs();
+    core.ready.clear();
+    let unsent = core.outbox.take(Box::default());
+    drop(unsent);
+    while core.next_unread().is_some() {}
+}
+
+/// Ends everything at once, without a word to anybody: no callback, task or errback of a dropped
+/// resolver runs any more. This is how a process of a simulated world dies.
+pub(crate) fn kill(core: &Rc<Core>) {
+    // From here on it takes nothing new, whatever is done by what is dropped.
+    core.stage.set(Stage::Stopped);
+    let _silence = ready::silence();
+    let sources = core.sources.borrow_mut().take_all();
+    for source in &sources {
+        if let Source::Link(transport) = source {
+            transport.link().drop_stream_unheard();
+        }
+    }
+    for source in sources {
+        if let Source::Link(transport) = &source {
+            transport.link().forget();
+        }
+        dropping("a connection or port", source);
+    }
+    core.thread_pools.kill();
+    core.lookups.kill();
+    drop_tasks(core);
+    drop_timers(core);
+    dropping("a call from a thread", core.remote.close());
     core.ready.clear();
     let unsent = core.outbox.take(Box::default());
     drop(unsent);

@@ -10,8 +10,6 @@ use std::time::Duration;
 pub(crate) struct Chance {
     state: Cell<u64>,
 }
-
-#[allow(dead_code, reason = "simulated worlds are what calls the rest")]
 impl Chance {
     pub(crate) fn new(seed: u64) -> Chance {
         Chance { state: Cell::new(seed) }

@@ -60,8 +60,20 @@ pub(crate) trait Surroundings {
     /// Whether this is an address of the host. Those that mean each host itself are not asked for.
     fn has_address(&self, address: IpAddr) -> bool;
 
+    /// Returns how long the next thread job waits for a thread.
+    fn job_wait(&self) -> Duration;
+
+    /// Returns how long a thread job has taken, besides what its files took.
+    fn job_time(&self) -> Duration;
+
+    /// Returns what looks up names in the world.
+    fn host_resolver(&self) -> Rc<dyn HostResolver>;
+
     /// Begins to connect from this port of the host.
     fn connect(&self, local_port: u16, address: SocketAddr) -> io::Result<MemoryStream>;
+
+    /// Sends a datagram from this port of the host.
+    fn send_datagram(&self, local_port: u16, to: SocketAddr, data: &[u8]);
 }
 
 /// The time that a manual backend shows.
@@ -97,7 +109,6 @@ impl ManualTime {
     }
 }
 
-#[allow(dead_code, reason = "simulated worlds are what calls the rest")]
 impl ManualBackend {
     pub(crate) fn new(seed: u64) -> ManualBackend {
         let time = Rc::<ManualTime>::default();
@@ -133,7 +144,17 @@ impl ManualBackend {
 
     /// Makes a host of a world, which moves its time.
     pub(crate) fn in_world(chance: Chance, surroundings: Rc<dyn Surroundings>) -> ManualBackend {
-        ManualBackend { chance, surroundings: Some(surroundings), ..ManualBackend::new(0) }
+        let post = MemoryPost::abroad(Rc::clone(&surroundings));
+        ManualBackend {
+            chance,
+            post: Rc::new(post),
+            surroundings: Some(surroundings),
+            ..ManualBackend::new(0)
+        }
+    }
+
+    pub(crate) fn post(&self) -> &MemoryPost {
+        &self.post
     }
 
     pub(crate) fn time(&self) -> Rc<ManualTime> {
@@ -267,7 +288,12 @@ impl Backend for ManualBackend {
     }
 
     fn take_job_time(&self) -> Duration {
-        self.file_system.take_time_spent()
+        let spent = self.file_system.take_time_spent();
+        self.surroundings.as_ref().map_or(spent, |world| spent + world.job_time())
+    }
+
+    fn job_wait(&self) -> Option<Duration> {
+        self.surroundings.as_ref().map(|world| world.job_wait())
     }
 
     fn listen(&self, mut address: SocketAddr, options: &ListenOptions) -> io::Result<Listener> {
@@ -332,7 +358,10 @@ impl Backend for ManualBackend {
     }
 
     fn host_resolver(&self) -> Rc<dyn HostResolver> {
-        Rc::new(self.hosts.clone())
+        match &self.surroundings {
+            Some(world) => world.host_resolver(),
+            None => Rc::new(self.hosts.clone()),
+        }
     }
 
     fn certificate_clock(&self) -> Arc<dyn TimeProvider> {

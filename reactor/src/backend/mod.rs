@@ -75,6 +75,12 @@ pub(crate) trait Backend {
     /// Returns the file system. Its calls wait for disks: they are made in thread jobs only.
     fn file_system(&self) -> Arc<dyn FileSystem>;
 
+    /// Returns how long it takes until a thread begins with its next job, where jobs run inline at times
+    /// that the backend picks; `None` where they run at once.
+    fn job_wait(&self) -> Option<Duration> {
+        None
+    }
+
     /// Returns how much virtual time thread jobs that ran inline have taken since the last time this was
     /// asked. Their results come back that much later.
     fn take_job_time(&self) -> Duration {
@@ -178,7 +184,6 @@ impl Readiness {
 pub(crate) enum Alarm {
     /// Nobody waits: the turns are made by hand.
     Manual,
-    #[allow(dead_code, reason = "simulated worlds make this")]
     /// The world that turns the reactor looks at this.
     World(Arc<AtomicBool>),
     Mio(std::sync::Arc<::mio::Waker>),

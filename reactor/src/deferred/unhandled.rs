@@ -46,6 +46,9 @@ impl Drop for Unhandled {
 /// Reports a failure in the current context.
 #[cold]
 pub(crate) fn report(failure: &Failure, created: Option<&'static Location<'static>>) {
+    if ready::is_silent() {
+        return;
+    }
     // Who cancels rarely wants to hear of it again.
     let is_error = !failure.is::<CancelledError>();
     if is_error

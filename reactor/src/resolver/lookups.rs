@@ -10,6 +10,7 @@ use crate::core::Core;
 use crate::deferred::{CancelHandle, Deferred, Resolver, maybe_deferred};
 use crate::failure::{CancelledError, Failure, TimeoutError};
 use crate::reactor::Reactor;
+use crate::teardown::dropping;
 
 #[derive(Default)]
 pub(crate) struct Lookups {
@@ -44,6 +45,11 @@ impl Lookups {
         for lookup in self.under_way.take().into_values() {
             lookup.answer(Err(crate::core::stopped().into()));
         }
+    }
+
+    /// Drops the resolver and whoever waits for it, without telling anybody.
+    pub(crate) fn kill(&self) {
+        dropping("a resolver", (self.resolver.take(), self.under_way.take()));
     }
 
     fn remove(&self, lookup: &Rc<Lookup>, name: &str) {

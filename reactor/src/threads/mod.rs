@@ -13,6 +13,7 @@ mod parcel;
 mod place;
 mod pool;
 mod queue;
+mod simulated;
 mod worker;
 
 use std::cell::{Cell, RefCell};
@@ -245,6 +246,15 @@ impl ThreadPools {
         let pool = self.all.borrow().get(&id).and_then(Weak::upgrade);
         if let Some(pool) = pool {
             pool.collect();
+        }
+    }
+
+    /// Drops all jobs and whoever waits for them, without telling anybody.
+    pub(crate) fn kill(&self) {
+        drop(self.default.take());
+        let pools = self.all.take();
+        for pool in pools.into_values().filter_map(|pool| pool.upgrade()) {
+            pool.kill();
         }
     }
 

@@ -65,6 +65,11 @@ impl Line {
         self.waiting.borrow().len()
     }
 
+    /// Takes out all who wait.
+    pub(super) fn take_all(&self) -> BTreeMap<u64, Resolver<QueuePlace>> {
+        self.waiting.take()
+    }
+
     /// Fails all who wait.
     pub(super) fn refuse_all(&self, failure: &Failure) {
         let waiting = self.waiting.take();

@@ -21,9 +21,11 @@ use crate::teardown::dropping;
 
 pub(super) struct Pool {
     id: u64,
-    core: Weak<Core>,
+    pub(super) core: Weak<Core>,
     runs_inline: bool,
-    shared: Arc<Shared>,
+    /// How many of its threads are at work, where they are simulated.
+    pub(super) busy_threads: Cell<usize>,
+    pub(super) shared: Arc<Shared>,
     /// Those whose job has not come back.
     waiting: RefCell<Slots<Waiting>>,
     /// Keeps the pool as long as anybody waits.
@@ -53,6 +55,7 @@ impl Pool {
             id,
             core: Rc::downgrade(core),
             runs_inline: core.backend.runs_thread_jobs_inline(),
+            busy_threads: Cell::new(0),
             shared: Arc::new(Shared::new(options, reactor.remote(), reactor.stopwatch(), id)),
             waiting: RefCell::new(Slots::new()),
             itself: RefCell::default(),
@@ -233,11 +236,7 @@ impl Pool {
         let weak = Rc::downgrade(self);
         if self.runs_inline {
             self.hand_over();
-            return core.ready.push(Job::new(move || {
-                if let Some(pool) = weak.upgrade() {
-                    pool.run_inline(number);
-                }
-            }));
+            return self.run_on_loop(&core, number);
         }
         let batched = self.batch.borrow().len();
         if batched >= BATCH_MAX || !ready::is_turning(core.remote.id()) {
@@ -279,33 +278,6 @@ impl Pool {
             self.refuse(job.key, || ThreadPoolError::NoThread { pool, source }.into());
             dropping("a job without a thread", job);
         }
-    }
-
-    fn run_inline(self: &Rc<Self>, number: u64) {
-        let mut queue = self.shared.queue();
-        let job = queue.start_number(number);
-        self.shared.publish(&queue);
-        drop(queue);
-        let Some(mut job) = job else { return };
-        job.run(&mut LogContext::sentinel(), &self.shared.name);
-        let finish = move |pool: &Rc<Self>| {
-            pool.shared.queue().finish(job);
-            pool.collect();
-        };
-        // What it did has happened; that it took its time, a slow disk's for instance, shows in when it ends.
-        let Some(core) = self.core.upgrade() else { return finish(self) };
-        let duration = core.backend.take_job_time();
-        if duration.is_zero() {
-            return finish(self);
-        }
-        let weak = Rc::downgrade(self);
-        let end = Job::in_context(LogContext::sentinel(), move || {
-            if let Some(pool) = weak.upgrade() {
-                finish(&pool);
-            }
-        });
-        let deadline = core.backend.now() + duration;
-        core.timers.borrow_mut().insert(deadline, end);
     }
 
     fn cancel(self: &Rc<Self>, key: Key) {
@@ -384,6 +356,20 @@ impl Pool {
             waiting.resolver.errback(self.shared.stopped_error().into());
         }
         self.tell_if_stopped();
+    }
+
+    /// The end of the reactor's process, of which nobody is told.
+    pub(super) fn kill(&self) {
+        self.is_stopping.set(true);
+        self.shared.stop();
+        let mut queue = self.shared.queue();
+        let jobs = (queue.take_all(), std::mem::take(&mut queue.finished), self.batch.take());
+        drop(queue);
+        dropping("thread jobs", jobs);
+        let waiting = self.waiting.borrow_mut().take_all();
+        dropping("who waits for thread jobs", waiting);
+        dropping("who waits for a pool", (self.line.take_all(), self.stopped.take()));
+        self.itself.take();
     }
 }
 

@@ -25,6 +25,7 @@ use crate::core::{Core, Source};
 use crate::protocol::{ConnectionLost, Protocol};
 use crate::ready::Job;
 use crate::slots::Key;
+use crate::teardown::dropping;
 
 pub(crate) struct Link {
     pub(super) outbox: Rc<Outbox>,
@@ -420,6 +421,22 @@ impl Link {
         if let Some(extras) = self.extras_if_any() {
             let timer = core.timers.borrow_mut().remove(extras.timer.get());
             drop(timer);
+        }
+    }
+
+    /// Closes the stream of a process that dies.
+    pub(crate) fn drop_stream_unheard(&self) {
+        self.state.set(flag::LOST);
+        drop(self.stream.take());
+    }
+
+    /// Drops all that the connection owns, its protocol too, without telling any of it.
+    pub(crate) fn forget(&self) {
+        dropping("a protocol", self.protocol.take());
+        if let Some(extras) = self.extras_if_any() {
+            dropping("a connected callback", extras.connecting.take());
+            dropping("a producer", extras.feeding.take());
+            dropping("unsent bytes", (extras.backlog.take(), extras.session.take()));
         }
     }
 

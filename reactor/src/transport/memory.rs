@@ -7,7 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::{Rc, Weak};
 
@@ -64,7 +64,6 @@ enum Stage {
 }
 
 /// The way to the other end.
-#[allow(dead_code, reason = "the network between simulated hosts is what makes one of these")]
 enum Path {
     Direct(Weak<Socket>),
     Network(Rc<dyn Network>),
@@ -99,7 +98,6 @@ struct Watcher {
     key: Key,
 }
 
-#[allow(dead_code, reason = "the network between simulated hosts is what calls the rest")]
 impl Socket {
     /// Makes a socket that has a connection.
     pub(crate) fn connected(
@@ -137,22 +135,12 @@ impl Socket {
         self.path.replace(Path::Network(network));
     }
 
-    /// Makes this end fall silent: the other one hears nothing any more, not even of its end.
-    pub(crate) fn fall_silent(&self) {
-        self.path.replace(Path::None);
-    }
-
-    /// Returns where on the network this end is; no Unix socket is there.
-    pub(crate) fn local_address(&self) -> SocketAddr {
-        self.local.socket_address().unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into())
-    }
-
-    pub(crate) fn peer_address(&self) -> SocketAddr {
-        self.peer.socket_address().unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into())
-    }
-
     pub(crate) fn is_connecting(&self) -> bool {
         self.stage.get() == Stage::Connecting
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        matches!(self.stage.get(), Stage::Failed(_))
     }
 
     /// The connection that was asked for is there.
@@ -165,7 +153,7 @@ impl Socket {
 
     /// The connection is not made, or ends now. What has not been read is lost.
     pub(crate) fn fail(&self, why: io::ErrorKind) {
-        if matches!(self.stage.get(), Stage::Failed(_)) {
+        if self.has_failed() {
             return;
         }
         self.stage.set(Stage::Failed(why));
@@ -287,7 +275,7 @@ impl MemoryStream {
         if socket.is_peer_finished.get() {
             socket.tell(Readiness::READABLE.and(Readiness::CLOSING));
         }
-        if matches!(socket.stage.get(), Stage::Failed(_)) {
+        if socket.has_failed() {
             socket.tell(FAILED);
         }
     }
@@ -393,15 +381,13 @@ impl MemoryStream {
 
     /// Whether all was read that the other end will ever write.
     pub(crate) fn is_at_end(&self) -> bool {
-        let has_failed = matches!(self.socket.stage.get(), Stage::Failed(_));
-        (self.socket.is_peer_finished.get() || has_failed)
+        (self.socket.is_peer_finished.get() || self.socket.has_failed())
             && self.socket.received.borrow().is_empty()
     }
 
     /// Whether the other end was dropped.
     pub(crate) fn is_abandoned(&self) -> bool {
-        let has_failed = matches!(self.socket.stage.get(), Stage::Failed(_));
-        self.socket.is_peer_gone.get() || has_failed
+        self.socket.is_peer_gone.get() || self.socket.has_failed()
     }
 }
 
@@ -411,8 +397,7 @@ impl Drop for MemoryStream {
         socket.watcher.take();
         // As with TCP, closing with unread bytes resets.
         let is_reset = socket.resets_on_close.get() || !socket.received.borrow().is_empty();
-        let has_failed = matches!(socket.stage.get(), Stage::Failed(_));
-        if !has_failed {
+        if !socket.has_failed() {
             let is_reset = is_reset || socket.is_connecting();
             socket.carry(if is_reset { News::Reset } else { News::Closed });
         }
@@ -435,7 +420,6 @@ pub(crate) struct MemoryListener {
 }
 
 /// A listener as its connectors see it.
-#[allow(dead_code, reason = "the network between simulated hosts respects the capacity")]
 pub(crate) struct Backlog {
     address: Address,
     capacity: usize,
@@ -474,7 +458,6 @@ impl MemoryListener {
     }
 }
 
-#[allow(dead_code, reason = "the network between simulated hosts respects the capacity")]
 impl Backlog {
     /// Connects from `local` and returns the connector's end.
     pub(crate) fn connect(&self, local: Address) -> MemoryStream {

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::{Rc, Weak};
 
 use super::DATAGRAM_BYTES_MAX;
+use crate::backend::manual::Surroundings;
 use crate::backend::{Event, Readiness};
 use crate::slots::Key;
 use crate::transport::memory::EventQueue;
@@ -37,9 +38,28 @@ pub(crate) struct PostBox {
 #[derive(Default)]
 pub(crate) struct MemoryPost {
     boxes: RefCell<BTreeMap<SocketAddr, Vec<Weak<PostBox>>>>,
+    /// The world, if this is the post of one of its hosts: then only what a host sends to itself goes
+    /// without it.
+    world: Option<Rc<dyn Surroundings>>,
 }
 
 impl MemoryPost {
+    /// Makes the post of a host.
+    pub(crate) fn abroad(world: Rc<dyn Surroundings>) -> MemoryPost {
+        MemoryPost { world: Some(world), ..MemoryPost::default() }
+    }
+
+    /// Tells the socket at this port that its peer is not there, if it has this one only.
+    pub(crate) fn refuse(&self, port: u16, peer: SocketAddr) {
+        let boxes = self.boxes.borrow();
+        for post_box in boxes.values().flatten().filter_map(Weak::upgrade) {
+            if post_box.local.port() == port && post_box.peer.get() == Some(peer) {
+                post_box.is_refused.set(true);
+                post_box.tell(Readiness::READABLE);
+            }
+        }
+    }
+
     /// Opens a socket at this address, whose port is known.
     pub(crate) fn open(
         self: &Rc<MemoryPost>,
@@ -159,6 +179,12 @@ impl MemoryDatagrams {
         }
         if data.len() > DATAGRAM_BYTES_MAX {
             return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
+        }
+        if let Some(world) = &self.post.world
+            && !to.ip().is_loopback()
+        {
+            world.send_datagram(self.post_box.local.port(), to, data);
+            return Ok(());
         }
         let is_there = self.post.deliver(self.post_box.sender(), to, data);
         if !is_there && peer == Some(to) {

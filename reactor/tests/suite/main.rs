@@ -26,6 +26,7 @@ mod reentry;
 mod remote;
 mod resolving;
 mod services;
+mod sim;
 mod support;
 mod task;
 mod threads;

@@ -1,0 +1,668 @@
+//! [`World`]: the hosts, the time they share, and what happens next.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::agenda::{Agenda, Due};
+use super::clock::HostClock;
+use super::faults::{Faults, LinkOptions, WorldOptions};
+use super::host::{Host, HostState, Process, signed_nanos};
+use super::leftovers::{Leftover, Witnessed};
+use super::nemesis::Nemesis;
+use super::network::{Connection, CutBy, Links};
+use super::trace::{Happening, Trace};
+use crate::agenda::item;
+use crate::backend::Backend;
+use crate::backend::chance::Chance;
+use crate::clock::Instant;
+use crate::context::LogContext;
+use crate::core::Stage;
+use crate::deferred::Deferred;
+use crate::failure::Failure;
+use crate::ready;
+use crate::resolver::HostTable;
+use crate::transport::memory::MemoryStream;
+use crate::turn::{Patience, Turner};
+
+/// Many hosts, one virtual clock, one seed. See the [module](super).
+///
+/// Dropping it kills all hosts.
+pub struct World {
+    shared: Rc<Shared>,
+}
+
+/// What stands behind a world.
+pub(super) struct Shared {
+    seed: u64,
+    pub(super) options: WorldOptions,
+    now: Cell<Instant>,
+    agenda: Agenda,
+    pub(super) chance: Chance,
+    trace: Trace,
+    hosts: RefCell<Vec<Rc<HostState>>>,
+    numbers_by_name: RefCell<BTreeMap<Rc<str>, usize>>,
+    numbers_by_address: RefCell<BTreeMap<IpAddr, usize>>,
+    /// The names that all hosts can look up.
+    names: HostTable,
+    pub(super) links: Links,
+    pub(super) nemesis: Nemesis,
+    /// Set when some host was called from elsewhere.
+    pub(super) is_ringing: Arc<AtomicBool>,
+    pub(super) witnessed: Witnessed,
+    /// The host whose process runs now.
+    turning: Cell<Option<usize>>,
+    /// Kept until the process that was killed in the middle of a callback has returned from it.
+    silence: RefCell<Option<ready::Silence>>,
+    is_under_way: Cell<bool>,
+    /// How much has happened without time passing.
+    steps_at_once: Cell<u64>,
+}
+
+// Making.
+
+impl World {
+    /// Makes an empty world with [default options](WorldOptions::default): nothing goes wrong by itself.
+    #[must_use]
+    pub fn new(seed: u64) -> World {
+        World::with_options(seed, WorldOptions::default())
+    }
+
+    /// Makes an empty world.
+    #[must_use]
+    pub fn with_options(seed: u64, options: WorldOptions) -> World {
+        let faults = options.faults.clone();
+        let shared = Rc::new(Shared {
+            seed,
+            options,
+            now: Cell::new(Instant::START),
+            agenda: Agenda::default(),
+            chance: Chance::of(seed, "world", 0),
+            trace: Trace::new(),
+            hosts: RefCell::default(),
+            numbers_by_name: RefCell::default(),
+            numbers_by_address: RefCell::default(),
+            names: HostTable::new(),
+            links: Links::default(),
+            nemesis: Nemesis::default(),
+            is_ringing: Arc::new(AtomicBool::new(false)),
+            witnessed: Witnessed::default(),
+            turning: Cell::new(None),
+            silence: RefCell::new(None),
+            is_under_way: Cell::new(false),
+            steps_at_once: Cell::new(0),
+        });
+        shared.set_faults(faults);
+        World { shared }
+    }
+
+    /// Returns the host of this name, which is made, and a process started on it, when first asked for.
+    ///
+    /// Its [`reactor`](Host::reactor) is there at once; [`run`](Host::run) gives it code that also
+    /// survives a restart.
+    #[must_use]
+    pub fn host(&self, name: &str) -> Host {
+        let known = self.shared.numbers_by_name.borrow().get(name).copied();
+        let state = match known {
+            Some(number) => self.shared.host(number),
+            None => self.shared.add_host(name),
+        };
+        Host { state }
+    }
+
+    /// Returns the table in which all hosts look up names. Those of the hosts are in it.
+    #[must_use]
+    pub fn names(&self) -> &HostTable {
+        &self.shared.names
+    }
+
+    /// Returns the seed that decides everything.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.shared.seed
+    }
+
+    /// Returns the world's time; hosts may show another.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.shared.now()
+    }
+
+    pub(super) fn shared(&self) -> &Rc<Shared> {
+        &self.shared
+    }
+}
+
+// Letting time pass.
+
+impl World {
+    /// Lets this much time pass, with all that happens in it.
+    ///
+    /// # Panics
+    ///
+    /// If a callback of some host panicked, unless that is [tolerated](World::tolerate); if hosts keep
+    /// each other busy without time passing; if this is called from inside a host's callback.
+    #[track_caller]
+    pub fn run_for(&self, duration: Duration) {
+        let limit = self.now() + duration;
+        let _under_way = self.shared.set_off();
+        while self.shared.step(limit) {}
+        self.shared.arrive_at(limit);
+    }
+
+    /// Lets time pass until this is true, `limit` at most.
+    ///
+    /// # Panics
+    ///
+    /// If it is still not true then; and as [`run_for`](World::run_for).
+    #[track_caller]
+    pub fn run_until(&self, mut condition: impl FnMut() -> bool, limit: Duration) {
+        let is_true = self.passes_until(&mut condition, limit);
+        assert!(is_true, "what was waited for has not come true within {limit:?}");
+    }
+
+    /// Lets time pass until the deferred has its result, and returns that.
+    ///
+    /// # Errors
+    ///
+    /// The deferred's failure.
+    ///
+    /// # Panics
+    ///
+    /// As [`run_until`](World::run_until).
+    #[track_caller]
+    pub fn run_until_result<T: 'static>(
+        &self,
+        deferred: Deferred<T>,
+        limit: Duration,
+    ) -> Result<T, Failure> {
+        let is_fired = self.passes_until(&mut || deferred.is_fired(), limit);
+        match deferred.into_result() {
+            Ok(result) => result,
+            Err(pending) => {
+                pending.detach();
+                debug_assert!(!is_fired);
+                panic!("the deferred has no result within {limit:?}")
+            }
+        }
+    }
+
+    #[track_caller]
+    fn passes_until(&self, condition: &mut dyn FnMut() -> bool, limit: Duration) -> bool {
+        let limit = self.now() + limit;
+        let _under_way = self.shared.set_off();
+        loop {
+            if condition() {
+                self.shared.synchronize();
+                return true;
+            }
+            if !self.shared.step(limit) {
+                self.shared.arrive_at(limit);
+                return condition();
+            }
+        }
+    }
+
+    /// Calls `f` when this much time has passed: for the test's own doings on the way.
+    pub fn call_later(&self, delay: Duration, f: impl FnOnce(&World) + 'static) {
+        self.shared.schedule(delay, Due::Call(Box::new(f)));
+    }
+}
+
+// Chance.
+
+impl World {
+    /// Whether something of this probability happens, as the seed decides.
+    #[must_use]
+    pub fn happens(&self, probability: f64) -> bool {
+        self.shared.chance.happens(probability)
+    }
+
+    /// Returns a number below `limit` that the seed decides.
+    #[must_use]
+    pub fn random_below(&self, limit: u64) -> u64 {
+        self.shared.chance.below(limit)
+    }
+
+    /// Returns a duration between these two that the seed decides.
+    #[must_use]
+    pub fn random_duration(&self, least: Duration, most: Duration) -> Duration {
+        self.shared.chance.between(least, most)
+    }
+}
+
+// The network and its faults.
+
+impl World {
+    /// Says what the network is like between two hosts, both ways.
+    pub fn set_link(&self, one: &Host, other: &Host, options: LinkOptions) {
+        let (one, other) = (one.state.number, other.state.number);
+        self.shared.set_link(one, other, options.clone());
+        self.shared.set_link(other, one, options);
+    }
+
+    /// Cuts the network between two hosts. What they send waits until it is [healed](World::heal) or
+    /// they give up.
+    pub fn partition(&self, one: &Host, other: &Host) {
+        self.partition_one_way(one, other);
+        self.partition_one_way(other, one);
+    }
+
+    /// Cuts the way from one host to another; the way back stays.
+    pub fn partition_one_way(&self, from: &Host, to: &Host) {
+        self.shared.cut(from.state.number, to.state.number, CutBy::Test);
+    }
+
+    /// Cuts a host off from all others that there are now.
+    pub fn isolate(&self, host: &Host) {
+        for other in self.shared.all_hosts() {
+            self.partition(host, &Host { state: other });
+        }
+    }
+
+    /// Makes the network between two hosts whole, whoever has cut it.
+    pub fn heal(&self, one: &Host, other: &Host) {
+        let (one, other) = (one.state.number, other.state.number);
+        for by in [CutBy::Fault, CutBy::Test] {
+            self.shared.mend(one, other, by);
+            self.shared.mend(other, one, by);
+        }
+    }
+
+    /// Makes the whole network whole.
+    pub fn heal_all(&self) {
+        self.shared.mend_all();
+    }
+
+    /// Has these faults happen from now on, in place of others.
+    pub fn set_faults(&self, faults: Faults) {
+        self.shared.set_faults(faults);
+    }
+
+    /// Ends all faults: the network is whole, hosts that faults have felled are started again, and
+    /// nobody is slow any more. What tests end with that want to see the hosts recover.
+    pub fn calm(&self) {
+        self.shared.calm();
+    }
+}
+
+// Looking at it.
+
+impl World {
+    /// Writes a line into the trace.
+    pub fn note(&self, text: impl Into<String>) {
+        self.shared.record(Happening::Note { text: text.into() });
+    }
+
+    /// Returns a number for all that has happened so far: two runs that took the same course have the
+    /// same one.
+    #[must_use]
+    pub fn trace_hash(&self) -> u64 {
+        self.shared.trace.hash()
+    }
+
+    /// Returns the last things that happened, one a line, for people.
+    #[must_use]
+    pub fn trace_tail(&self) -> String {
+        self.shared.trace.tail()
+    }
+
+    /// Declares that something may be left at the end, or happen, which [`check`](super::check()) would
+    /// otherwise take for an error.
+    pub fn tolerate(&self, leftover: Leftover) {
+        self.shared.witnessed.tolerate(leftover);
+    }
+
+    /// Checks that nothing is left on the hosts that run: no connection, timer or task, and that
+    /// somebody handled each failure. [`check`](super::check()) does this at the end.
+    ///
+    /// # Panics
+    ///
+    /// With a list of what is left and not [tolerated](World::tolerate).
+    #[track_caller]
+    pub fn assert_nothing_left(&self) {
+        let left = self.shared.leftovers();
+        assert!(
+            left.is_empty(),
+            "something is left at the end; end it, or say World::tolerate:\n{}",
+            left.join("\n")
+        );
+    }
+}
+
+impl fmt::Debug for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("World")
+            .field("seed", &self.seed())
+            .field("now", &self.now())
+            .field("hosts", &self.shared.numbers_by_name.borrow().keys())
+            .finish()
+    }
+}
+
+// Hosts.
+
+impl Shared {
+    fn add_host(self: &Rc<Shared>, name: &str) -> Rc<HostState> {
+        let number = self.hosts.borrow().len();
+        let chance = self.chance_of(name, 0);
+        let offset_max = signed_nanos(self.options.clock_offset_max);
+        let gain_max = i64::from(self.options.clock_gain_ppm_max);
+        let clock = HostClock::new(
+            self.now(),
+            symmetric(&chance, gain_max) as i32,
+            symmetric(&chance, offset_max),
+        );
+        let addresses = addresses_of(number);
+        for address in &addresses {
+            self.numbers_by_address.borrow_mut().insert(*address, number);
+        }
+        let delay = chance.between(self.options.link.latency_min, self.options.link.latency_max);
+        self.names.add_slow(name, delay, addresses[..1].iter().copied());
+        let state = Rc::new(HostState::new(self, number, name, addresses, clock));
+        self.numbers_by_name.borrow_mut().insert(state.name(), number);
+        self.hosts.borrow_mut().push(Rc::clone(&state));
+        state.boot(self);
+        state
+    }
+
+    pub(super) fn names(&self) -> &HostTable {
+        &self.names
+    }
+
+    pub(super) fn host(&self, number: usize) -> Rc<HostState> {
+        Rc::clone(&self.hosts.borrow()[number])
+    }
+
+    pub(super) fn all_hosts(&self) -> Vec<Rc<HostState>> {
+        self.hosts.borrow().clone()
+    }
+
+    /// Makes the source of chance of a host's process.
+    pub(super) fn chance_of(&self, host: &str, incarnation: u64) -> Chance {
+        Chance::of(self.seed, host, incarnation)
+    }
+
+    /// Returns who has this address.
+    pub(super) fn number_at(&self, address: IpAddr) -> Option<usize> {
+        self.numbers_by_address.borrow().get(&address).copied()
+    }
+
+    pub(super) fn connect(
+        self: &Rc<Shared>,
+        from: &HostState,
+        local_port: u16,
+        address: SocketAddr,
+    ) -> io::Result<MemoryStream> {
+        let is_own = address.ip().is_loopback() || address.ip().is_unspecified();
+        let to = match is_own {
+            true => Some(from.number),
+            false => self.number_at(address.ip()),
+        };
+        let to = to.ok_or(io::ErrorKind::HostUnreachable)?;
+        let local = SocketAddr::new(from.source_address(address.ip()), local_port);
+        Ok(Connection::open(self, (from.number, local), (to, address)))
+    }
+}
+
+// Time.
+
+impl Shared {
+    pub(super) fn now(&self) -> Instant {
+        self.now.get()
+    }
+
+    pub(super) fn faults(&self) -> Faults {
+        self.nemesis.faults()
+    }
+
+    pub(super) fn record(&self, happening: Happening) {
+        self.trace.record(self.now(), happening);
+    }
+
+    pub(super) fn schedule(&self, delay: Duration, due: Due) {
+        self.schedule_at(self.now() + delay, due);
+    }
+
+    /// Has this happen then; among what happens at the same time, whenever the seed decides.
+    pub(super) fn schedule_at(&self, when: Instant, due: Due) {
+        self.agenda.push(when, self.chance.next(), due);
+    }
+
+    /// Begins to let time pass, with what was done from outside since it stood still.
+    #[track_caller]
+    fn set_off(self: &Rc<Shared>) -> UnderWay<'_> {
+        assert!(
+            !self.is_under_way.replace(true),
+            "a world is moved from outside, not from the callbacks of its hosts"
+        );
+        let under_way = UnderWay(self);
+        self.turn_all();
+        under_way
+    }
+
+    fn turn_all(self: &Rc<Shared>) {
+        for host in self.all_hosts() {
+            self.turn(host.number);
+        }
+    }
+
+    /// Does what is next. Returns whether there was something up to `limit`.
+    fn step(self: &Rc<Shared>, limit: Instant) -> bool {
+        let Some((when, due)) = self.agenda.pop(limit) else { return false };
+        if when > self.now() {
+            self.now.set(when);
+            self.steps_at_once.set(0);
+        }
+        let steps = self.steps_at_once.get() + 1;
+        self.steps_at_once.set(steps);
+        assert!(steps < STEPS_AT_ONCE_MAX, "{steps} things happened without time passing");
+        let host = match due {
+            Due::Arrival(connection, side) => connection.arrive(self, side),
+            Due::Call(f) => {
+                f(&World { shared: Rc::clone(self) });
+                self.turn_all();
+                None
+            }
+            Due::ConnectTimeout(socket, host) => match socket.upgrade() {
+                Some(socket) if socket.is_connecting() => {
+                    socket.fail(io::ErrorKind::TimedOut);
+                    Some(host)
+                }
+                _ => None,
+            },
+            Due::Datagram(datagram) => self.deliver_datagram(datagram),
+            Due::Fault(fault) => {
+                self.follow_fault(fault);
+                self.turn_all();
+                None
+            }
+            Due::GiveUp(connection, side, since) => {
+                if let Some(connection) = connection.upgrade() {
+                    for host in connection.give_up(self, side, since) {
+                        self.turn(host);
+                    }
+                }
+                None
+            }
+            Due::Wake { host, incarnation } => self.wake(host, incarnation),
+        };
+        if let Some(host) = host {
+            self.turn(host);
+        }
+        if self.is_ringing.swap(false, Ordering::Relaxed) {
+            self.turn_all();
+        }
+        true
+    }
+
+    fn arrive_at(&self, limit: Instant) {
+        self.now.set(self.now().max(limit));
+        self.synchronize();
+    }
+
+    fn synchronize(&self) {
+        for host in self.all_hosts() {
+            host.synchronize(self);
+        }
+    }
+
+    fn wake(&self, host: usize, incarnation: u64) -> Option<usize> {
+        let process = self.host(host).process()?;
+        let is_current = process.incarnation == incarnation
+            && process.wakes_at.get().is_some_and(|wakes_at| wakes_at <= self.now());
+        is_current.then(|| {
+            process.wakes_at.set(None);
+            host
+        })
+    }
+
+    /// Has the process turn as soon as time passes.
+    pub(super) fn wake_soon(&self, host: &HostState, process: &Process) {
+        self.wake_at(host, process, self.now());
+    }
+
+    fn wake_at(&self, host: &HostState, process: &Process, when: Instant) {
+        if process.wakes_at.get().is_none_or(|wakes_at| when < wakes_at) {
+            process.wakes_at.set(Some(when));
+            let due = Due::Wake { host: host.number, incarnation: process.incarnation };
+            self.schedule_at(when, due);
+        }
+    }
+}
+
+// Turning the hosts' loops.
+
+impl Shared {
+    /// Lets a host do all that it can do without time passing.
+    fn turn(self: &Rc<Shared>, number: usize) {
+        let host = self.host(number);
+        let Some(process) = host.process() else { return };
+        if host.frozen_until() > self.now() {
+            return self.wake_at(&host, &process, host.frozen_until());
+        }
+        host.synchronize(self);
+        if process.has_something_to_do() {
+            self.record(Happening::Woke { host: host.name() });
+            self.turn_to_rest(&host, &process);
+        }
+        if process.stage() == Stage::Stopping {
+            self.in_process(&host, &process, || host.finish(self, &process));
+        }
+        self.raise_panics();
+        let deadline = process.reactor.core().timers.borrow_mut().next_deadline();
+        if let Some(deadline) = deadline {
+            self.wake_at(&host, &process, host.world_time(deadline));
+        }
+    }
+
+    fn turn_to_rest(&self, host: &HostState, process: &Process) {
+        self.in_process(host, process, || {
+            // It fails only from inside the process's own callbacks, and then the turn goes on after
+            // those.
+            let Ok(mut turner) = Turner::new(&process.reactor) else { return };
+            for _ in 0..TURNS_MAX {
+                turner.turn(Patience::None).expect("a simulated poll without waiting cannot fail");
+                let is_at_rest = !process.has_something_to_do();
+                if is_at_rest || !matches!(process.stage(), Stage::Idle | Stage::Running) {
+                    return;
+                }
+            }
+            panic!("{} did not come to rest within {TURNS_MAX} turns", host.name());
+        });
+    }
+
+    /// Runs `f` as code of the process, and sees what becomes of it.
+    pub(super) fn in_process(&self, host: &HostState, process: &Process, f: impl FnOnce()) {
+        let _watch = self.witnessed.watch(&host.name());
+        let turning_before = self.turning.replace(Some(host.number));
+        {
+            let _queue = ready::install(Rc::clone(&process.reactor.core().ready));
+            LogContext::sentinel().run(f);
+        }
+        self.turning.set(turning_before);
+        drop(self.silence.take());
+    }
+
+    /// Whether code of this host runs now.
+    pub(super) fn is_turning(&self, host: &HostState) -> bool {
+        self.turning.get() == Some(host.number)
+    }
+
+    /// Keeps code that was killed while it ran from having consequences.
+    pub(super) fn keep_silence(&self) {
+        self.silence.replace(Some(ready::silence()));
+    }
+
+    /// Passes on what callbacks have panicked with.
+    fn raise_panics(&self) {
+        if let Some((host, text)) = self.witnessed.take_unrecorded(self).first() {
+            panic!("{host} panicked: {text}");
+        }
+    }
+}
+
+impl Process {
+    pub(super) fn stage(&self) -> Stage {
+        self.reactor.core().stage.get()
+    }
+
+    fn has_something_to_do(&self) -> bool {
+        let core = self.reactor.core();
+        core.agenda.has(item::AT_ONCE)
+            || core.remote.has_mail()
+            || self.backend.has_events()
+            || self.is_timer_due()
+    }
+
+    fn is_timer_due(&self) -> bool {
+        let deadline = self.reactor.core().timers.borrow_mut().next_deadline();
+        deadline.is_some_and(|deadline| deadline <= self.backend.now())
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        for host in self.hosts.take() {
+            host.dismantle();
+        }
+        let _silence = ready::silence();
+        drop(self.agenda.take_all());
+    }
+}
+
+/// The time during which time passes.
+struct UnderWay<'a>(&'a Shared);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.is_under_way.set(false);
+    }
+}
+
+/// Returns a number between `-most` and `most`.
+fn symmetric(chance: &Chance, most: i64) -> i64 {
+    let span = most.unsigned_abs().saturating_mul(2).saturating_add(1);
+    i64::try_from(chance.below(span)).unwrap_or(i64::MAX) - most
+}
+
+/// Returns a host's addresses: one of each kind, both from ranges for private networks.
+fn addresses_of(number: usize) -> Vec<IpAddr> {
+    let number = u32::try_from(number + 1).expect("a world with fewer hosts than addresses");
+    let four = Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 0).to_bits() + number);
+    let six = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, (number >> 16) as u16, number as u16);
+    vec![four.into(), six.into()]
+}
+
+/// Turns within which a host must come to rest. With a thousand callbacks a turn, that is more than any
+/// protocol needs.
+const TURNS_MAX: usize = 100_000;
+
+/// What may happen without time passing.
+const STEPS_AT_ONCE_MAX: u64 = 10_000_000;

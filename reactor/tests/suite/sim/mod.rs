@@ -1,0 +1,8 @@
+//! Simulated worlds: the network, crashes and restarts, clocks, and that a seed decides everything.
+
+mod datagrams;
+mod hosts;
+mod jobs;
+mod network;
+mod seeds;
+mod support;
