@@ -359,26 +359,27 @@ pub(crate) fn swap(context: LogContext) -> LogContext {
 /// Puts a context in force for a callback of the loop, and returns the one that was, for [`leave`].
 #[inline(always)]
 pub(crate) fn enter(context: &LogContext, activity: &'static str) -> LogContext {
-    CURRENT.with(|current| {
-        current.activity.set(activity);
-        let address = context.address();
-        let charged_before = current.charged.get();
-        if charged_before.is_null() {
-            // The first context since the loop waited.
-            current.charged.set(address);
-            current.address.set(address);
-            let none = current.context.replace(context.0.clone());
-            debug_assert!(none.is_none(), "a context that is there is charged");
-            std::mem::forget(none);
-            current.start_slice();
-            LogContext::sentinel()
-        } else if charged_before == address && current.address.get().is_null() {
-            current.address.set(address);
-            LogContext::sentinel()
-        } else {
-            swap(context.clone())
-        }
-    })
+    let address = context.address();
+    // Bit by bit, because a closure that is small enough goes into its caller: each callback comes
+    // through here, and saving registers is a third of what a call costs.
+    CURRENT.with(|current| current.activity.set(activity));
+    let charged_before = CURRENT.with(|current| current.charged.get());
+    if charged_before.is_null() {
+        // The first context since the loop has waited.
+        CURRENT.with(|current| current.charged.set(address));
+        CURRENT.with(|current| current.address.set(address));
+        let none = CURRENT.with(|current| current.context.replace(context.0.clone()));
+        debug_assert!(none.is_none(), "a context that is there is charged");
+        std::mem::forget(none);
+        let now = time();
+        CURRENT.with(|current| current.slice_started.set(now));
+        return LogContext::sentinel();
+    }
+    if charged_before == address && CURRENT.with(|current| current.address.get().is_null()) {
+        CURRENT.with(|current| current.address.set(address));
+        return LogContext::sentinel();
+    }
+    swap(context.clone())
 }
 
 /// Puts the context back in force that was before [`enter`].
@@ -414,7 +415,7 @@ pub(crate) fn install_clock(clock: Option<AccountingClock>) -> Option<Accounting
             _ => None,
         });
         let before = current.clock.replace(clock);
-        current.slice_started.set(current.time().unwrap_or_default());
+        current.slice_started.set(time());
         before
     })
 }
@@ -434,6 +435,14 @@ pub(crate) fn is_on_pool_thread() -> bool {
 #[inline]
 pub(crate) fn settle() -> Option<Instant> {
     CURRENT.with(|current| current.settle())
+}
+
+/// Does what [`settle`] does, for a loop that is about to wait, with no context in force.
+#[inline(always)]
+pub(crate) fn settle_before_waiting() -> Option<Instant> {
+    let context = CURRENT.with(|current| current.context.take())?;
+    CURRENT.with(|current| current.charged.set(std::ptr::null()));
+    Some(end_slice(&context))
 }
 
 /// Returns when the clock was last read for the accounting.
@@ -476,32 +485,13 @@ struct Current {
 }
 
 impl Current {
-    // Into its few callers by force, as those below that are charged with time are: each callback
-    // goes through them, and saving registers is a third of what a call of them costs.
-    #[inline(always)]
-    fn time(&self) -> Option<Instant> {
-        match self.system_clock.get() {
-            Some(clock) => Some(clock.now()),
-            None => self.time_of_another(),
-        }
-    }
-
-    #[inline(never)]
-    fn time_of_another(&self) -> Option<Instant> {
-        self.clock.borrow().as_ref().map(|clock| match clock {
-            AccountingClock::Loop(backend) => backend.now(),
-            AccountingClock::System(clock) => clock.now(),
-            AccountingClock::Thread(stopwatch) => Instant::START + stopwatch(),
-        })
-    }
-
     /// Whether this thread is a loop's: what runs in a pool's thread keeps nobody waiting.
     #[cold]
     fn is_on_loop(&self) -> bool {
         !matches!(&*self.clock.borrow(), Some(AccountingClock::Thread(_)))
     }
 
-    #[inline(always)]
+    #[inline]
     fn swap(&self, context: LogContext) -> LogContext {
         let address = context.address();
         let address_before = self.address.replace(address);
@@ -517,25 +507,25 @@ impl Current {
         let before = LogContext(self.context.replace(context.0));
         self.charged.set(address);
         match &before.0 {
-            None => self.start_slice(),
+            None => self.slice_started.set(time()),
             Some(inner) if !std::ptr::eq(Rc::as_ptr(inner), address) => {
-                self.end_slice(inner);
+                end_slice(inner);
             }
             Some(_) => {}
         }
         if address_before.is_null() { LogContext::sentinel() } else { before }
     }
 
-    #[inline(always)]
+    #[inline]
     fn settle(&self) -> Option<Instant> {
         let context = self.context.take();
         let Some(inner) = &context else { return None };
-        let now = self.end_slice(inner);
+        let now = end_slice(inner);
         match self.address.get().is_null() {
             true => self.charged.set(std::ptr::null()),
             false => self.context.set(context),
         }
-        now
+        Some(now)
     }
 
     /// Settles only if the running slice may be charged to `finished`: to read the clock costs more than
@@ -551,25 +541,47 @@ impl Current {
             self.settle();
         }
     }
+}
 
-    #[inline(always)]
-    fn start_slice(&self) {
-        if let Some(now) = self.time() {
-            self.slice_started.set(now);
-        }
+/// Reads the clock of this thread's accounting; without one, time stands still.
+#[inline(always)]
+fn time() -> Instant {
+    match CURRENT.with(|current| current.system_clock.get()) {
+        Some(clock) => clock.now(),
+        None => time_of_another(),
     }
+}
 
-    #[inline(always)]
-    fn end_slice(&self, inner: &Inner) -> Option<Instant> {
-        let now = self.time()?;
-        let started = self.slice_started.replace(now);
-        let nanos = now.as_nanos().saturating_sub(started.as_nanos());
-        inner.charge_loop(nanos);
-        if nanos > LOOP_HOLD_NANOS_MAX && self.is_on_loop() {
-            report_overlong(self.activity.get(), inner.name.as_str(), nanos);
-        }
-        Some(now)
+#[inline(never)]
+fn time_of_another() -> Instant {
+    CURRENT.with(|current| match &*current.clock.borrow() {
+        None => Instant::START,
+        Some(AccountingClock::Loop(backend)) => backend.now(),
+        Some(AccountingClock::System(clock)) => clock.now(),
+        Some(AccountingClock::Thread(stopwatch)) => Instant::START + stopwatch(),
+    })
+}
+
+/// Charges this context with the time since the last slice began, and begins another.
+#[inline(always)]
+fn end_slice(inner: &Inner) -> Instant {
+    let now = time();
+    let started = CURRENT.with(|current| current.slice_started.replace(now));
+    let nanos = now.as_nanos().saturating_sub(started.as_nanos());
+    inner.charge_loop(nanos);
+    if nanos > LOOP_HOLD_NANOS_MAX {
+        report_overlong_slice(inner, nanos);
     }
+    now
+}
+
+#[cold]
+fn report_overlong_slice(inner: &Inner, nanos: u64) {
+    CURRENT.with(|current| {
+        if current.is_on_loop() {
+            report_overlong(current.activity.get(), inner.name.as_str(), nanos);
+        }
+    });
 }
 
 impl Inner {
@@ -584,7 +596,7 @@ impl Inner {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn charge_loop(&self, nanos: u64) {
         let mut inner = self;
         loop {

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::agenda::item;
-use crate::backend::{Event, Events, Readiness};
+use crate::backend::{Backend, Event, Events, Readiness};
 use crate::clock::Instant;
 use crate::context::{self, AccountingClock, LogContext};
 use crate::core::{Core, Source};
@@ -66,6 +66,7 @@ pub(crate) enum Patience {
 pub(crate) struct Turner<'a> {
     reactor: &'a Reactor,
     core: &'a Rc<Core>,
+    backend: &'a dyn Backend,
     /// What the last poll has brought; of `buffers`, but not lent along with them.
     events: Events,
     buffers: Box<Buffers>,
@@ -95,6 +96,7 @@ impl<'a> Turner<'a> {
         Ok(Turner {
             reactor,
             core,
+            backend: &*core.backend,
             events: mem::replace(&mut buffers.events, Events::none()),
             buffers,
             last_reading: Instant::START,
@@ -148,7 +150,7 @@ impl<'a> Turner<'a> {
     #[inline(never)]
     fn poll(&mut self, patience: Patience) -> io::Result<()> {
         let core = &**self.core;
-        let settled = context::settle();
+        let settled = context::settle_before_waiting();
         let has_to_look = patience == Patience::None || core.agenda.has(item::AT_ONCE);
         // It says also whether there is mail.
         let timeout = if has_to_look || !core.remote.may_sleep() {
@@ -161,7 +163,7 @@ impl<'a> Turner<'a> {
         };
         self.last_reading = context::last_reading();
         core.counters.turns.add(1);
-        let result = core.backend.wait(timeout, &mut self.events);
+        let result = self.backend.wait(timeout, &mut self.events);
         core.remote.woke();
         result
     }
@@ -282,7 +284,8 @@ impl<'a> Turner<'a> {
 #[inline(always)]
 fn serve_source(core: &Rc<Core>, event: Event, buffers: &mut Buffers) {
     // Cloned, because what is called may remove the source.
-    let source = match core.sources.borrow().get(event.key) {
+    // Borrowed as if to be changed, which is the cheaper way to borrow.
+    let source = match core.sources.borrow_mut().get(event.key) {
         Some(Source::Link(transport)) => Ok(transport.clone()),
         Some(other) => Err(other.clone()),
         None => return,

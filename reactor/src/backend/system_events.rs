@@ -82,7 +82,7 @@ mod system {
 
         #[inline]
         pub(crate) fn iter(&self) -> impl Iterator<Item = Event> {
-            self.places.iter().take(self.count).map(|event| Event {
+            self.places.get(..self.count).unwrap_or_default().iter().map(|event| Event {
                 key: Key::from_bits(event.data.u64()),
                 readiness: readiness(event.flags),
             })

@@ -202,7 +202,9 @@ impl Transport {
         let link = &self.link;
         let Some(mut protocol) = link.protocol.take() else { return };
         let result = core.call(what, &link.context, || f(&mut *protocol, self));
-        link.protocol.set(Some(protocol));
+        let none = link.protocol.replace(Some(protocol));
+        debug_assert!(none.is_none(), "nobody else fills the place");
+        std::mem::forget(none);
         if result.is_err() {
             link.close_panicked(core);
         }

@@ -7,7 +7,6 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use mio::net::{TcpListener, TcpStream};
-use rustix::net::RecvFlags;
 #[cfg(target_os = "linux")]
 use rustix::net::SendFlags;
 use socket2::SockRef;
@@ -26,22 +25,36 @@ impl Stream {
     // These two go to the system without the C library where that can be: half the instructions
     // around the call.
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
+            Stream::Tcp(stream) => Ok(rustix::io::read(stream, buffer)?),
+            other => other.read_otherwise(buffer),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn write(&self, data: &[u8]) -> io::Result<usize> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Stream::Tcp(stream) => Ok(rustix::net::send(stream, data, SendFlags::NOSIGNAL)?),
+            other => other.write_otherwise(data),
+        }
+    }
+
+    #[inline(never)]
+    fn read_otherwise(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
             Stream::Memory(stream) => stream.read(buffer),
-            Stream::Tcp(stream) => Ok(rustix::net::recv(stream, buffer, RecvFlags::empty())?.0),
+            Stream::Tcp(stream) => (&*stream).read(buffer),
             Stream::Unix(stream) => stream.read(buffer),
         }
     }
 
-    #[inline]
-    pub(crate) fn write(&self, data: &[u8]) -> io::Result<usize> {
+    #[inline(never)]
+    fn write_otherwise(&self, data: &[u8]) -> io::Result<usize> {
         match self {
             Stream::Memory(stream) => stream.write(data),
-            #[cfg(target_os = "linux")]
-            Stream::Tcp(stream) => Ok(rustix::net::send(stream, data, SendFlags::NOSIGNAL)?),
-            #[cfg(not(target_os = "linux"))]
             Stream::Tcp(stream) => (&*stream).write(data),
             Stream::Unix(stream) => stream.write(data),
         }
