@@ -13,6 +13,8 @@ pub(crate) struct Agenda(Cell<u32>);
 pub(crate) mod item {
     /// Jobs from other threads that were collected and not run.
     pub(crate) const FOREIGN: u32 = 1;
+    /// Events that were taken from the system and not served.
+    pub(crate) const EVENTS: u32 = 1 << 5;
     /// Callbacks and tasks that are ready.
     pub(crate) const READY: u32 = 1 << 1;
     /// Sources that were not read to the end.
@@ -23,7 +25,7 @@ pub(crate) mod item {
     pub(crate) const TIMERS: u32 = 1 << 4;
 
     /// Those that a turn does not wait for.
-    pub(crate) const AT_ONCE: u32 = FOREIGN | READY | UNREAD | UNSENT;
+    pub(crate) const AT_ONCE: u32 = EVENTS | FOREIGN | READY | UNREAD | UNSENT;
 }
 
 impl Agenda {

@@ -108,6 +108,7 @@
 
 mod address;
 mod agenda;
+mod allowance;
 mod backend;
 mod background;
 pub mod cache;

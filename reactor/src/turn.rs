@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::agenda::item;
+use crate::allowance::{Allowance, CALLS_PER_LOOK};
 use crate::backend::{Backend, Event, Events, Readiness};
 use crate::clock::Instant;
 use crate::context::{self, AccountingClock, LogContext};
@@ -172,26 +173,48 @@ impl<'a> Turner<'a> {
     fn serve_events(&mut self) {
         let core = self.core;
         core.counters.events.add(self.events.system.len());
+        if self.events.system.len() + self.events.listed.len() > CALLS_PER_LOOK as usize {
+            return self.serve_many_events();
+        }
         for event in self.events.system.iter() {
             serve_source(core, event, &mut self.buffers);
         }
         if !self.events.listed.is_empty() {
-            self.serve_listed_events();
+            core.agenda.remove(item::EVENTS);
+            for event in self.events.listed.drain(..) {
+                serve_source(core, event, &mut self.buffers);
+            }
         }
     }
 
+    /// Serves as many as the time allows, those left over from the turn before first.
     #[inline(never)]
-    fn serve_listed_events(&mut self) {
-        for event in self.events.listed.drain(..) {
-            self.core.counters.events.add(1);
-            serve_source(self.core, event, &mut self.buffers);
+    fn serve_many_events(&mut self) {
+        let core = self.core;
+        let mut left_over = mem::take(&mut self.events.listed);
+        left_over.extend(self.events.system.iter());
+        let mut allowance = Allowance::new(self.backend, u32::MAX);
+        let mut served = 0;
+        for &event in &left_over {
+            if !allowance.take() {
+                break;
+            }
+            served += 1;
+            serve_source(core, event, &mut self.buffers);
         }
+        left_over.drain(..served);
+        match left_over.is_empty() {
+            true => core.agenda.remove(item::EVENTS),
+            false => core.agenda.add(item::EVENTS),
+        }
+        self.events.listed = left_over;
     }
 
     /// Serves those that were left unread before this turn; who has joined since waits for the next.
     #[inline(never)]
     fn serve_unread(&mut self, count: usize) {
-        for _ in 0..count {
+        let mut allowance = Allowance::new(self.backend, u32::try_from(count).unwrap_or(u32::MAX));
+        while allowance.take() {
             let Some(key) = self.core.next_unread() else { return };
             let readiness = Readiness::READABLE.and(Readiness::UNREAD);
             serve_source(self.core, Event { key, readiness }, &mut self.buffers);
@@ -214,7 +237,8 @@ impl<'a> Turner<'a> {
 
     #[inline(never)]
     fn serve_timers(&mut self, now: Instant) {
-        for _ in 0..TIMERS_PER_TURN {
+        let mut allowance = Allowance::new(self.backend, TIMERS_PER_TURN);
+        while allowance.take() {
             let call = self.core.timers.borrow_mut().pop_due(now);
             let Some(call) = call else { return };
             self.core.run_job("a delayed call", call);
@@ -226,7 +250,8 @@ impl<'a> Turner<'a> {
         if self.core.remote.has_mail() {
             self.core.remote.collect(&mut self.buffers.foreign, &self.core.ready);
         }
-        for _ in 0..FOREIGN_JOBS_PER_TURN {
+        let mut allowance = Allowance::new(self.backend, FOREIGN_JOBS_PER_TURN);
+        while allowance.take() {
             let Some(job) = self.buffers.foreign.pop_front() else { break };
             let reactor = self.reactor;
             // A panic has been logged; nobody else needs to know.
@@ -241,7 +266,8 @@ impl<'a> Turner<'a> {
 
     #[inline(never)]
     fn serve_ready(&mut self) {
-        for _ in 0..READY_PER_TURN {
+        let mut allowance = Allowance::new(self.backend, READY_PER_TURN);
+        while allowance.take() {
             match self.core.ready.pop() {
                 Some(Ready::Job(job)) => self.core.run_job("a queued call", job),
                 Some(Ready::Task(key)) => task::poll(self.core, key),
@@ -306,7 +332,7 @@ fn serve_other_source(
     match source {
         Source::Datagrams(port) => port.serve(core, readiness, &mut buffers.scratch),
         Source::Link(_) => {}
-        Source::Port(port) => port.serve(core),
+        Source::Port(port) => port.serve(core, readiness),
         Source::Signal(signal) => signal.serve(core),
     }
 }
@@ -328,11 +354,11 @@ const SERVED_AFTER_EVENTS: u32 = item::FOREIGN | item::READY | item::TIMERS;
 /// cache.
 const SCRATCH_BYTES: usize = 64 * 1024;
 
-// Budgets: what one phase may do before the others get their turn again. Each is a few hundred
-// microseconds of ordinary callbacks.
-const TIMERS_PER_TURN: usize = 512;
-const FOREIGN_JOBS_PER_TURN: usize = 512;
-const READY_PER_TURN: usize = 1024;
+// Budgets: what one phase may do before the others get their turn again, if its calls are short. Each is
+// a few hundred microseconds of ordinary callbacks.
+const TIMERS_PER_TURN: u32 = 512;
+const FOREIGN_JOBS_PER_TURN: u32 = 512;
+const READY_PER_TURN: u32 = 1024;
 
 /// At the end of the reactor, callbacks that queue each other for ever are given up on.
 const READY_ROUNDS_AT_THE_END: usize = 64;

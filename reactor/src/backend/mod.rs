@@ -40,7 +40,7 @@ pub type Stopwatch = Arc<dyn Fn() -> Duration + Send + Sync>;
 /// The world below a reactor.
 pub(crate) trait Backend {
     /// Waits until something happens or the time is over (`None`: as long as it takes), and
-    /// notes what happened in `events`, which the caller has cleared.
+    /// notes what happened in `events`, behind what is listed there.
     fn wait(&self, timeout: Option<Duration>, events: &mut Events) -> io::Result<()>;
 
     /// Reads the monotonic clock.

@@ -5,6 +5,7 @@ use std::mem;
 use std::rc::{Rc, Weak};
 
 use super::link::Link;
+use super::outgoing::SEND_BYTES_PER_TURN;
 use crate::agenda::{Agenda, item};
 use crate::core::Core;
 
@@ -106,8 +107,10 @@ impl Batch {
     /// Flushes each connection, first written, first sent. Calls nobody but the system: what
     /// follows from it is queued.
     pub(crate) fn flush(&mut self, core: &Rc<Core>) {
+        let share_bytes = SEND_BYTES_OF_ALL / self.links.len().max(1);
+        let bytes_max = share_bytes.clamp(SHARE_BYTES_MIN, SEND_BYTES_PER_TURN);
         for link in &self.links {
-            link.flush(core, &self.bytes);
+            link.flush(core, &self.bytes, bytes_max);
         }
         self.bytes.clear();
         // Those that nobody else holds any more are dropped here, with their protocols: only now
@@ -118,6 +121,11 @@ impl Batch {
         }
     }
 }
+
+/// What all connections together may send in one flush, at some milliseconds' work for the system, if
+/// each may send at least this much.
+const SEND_BYTES_OF_ALL: usize = 16 * 1024 * 1024;
+const SHARE_BYTES_MIN: usize = 64 * 1024;
 
 /// A buffer that has grown beyond this is not kept: one burst must not cost memory for ever.
 const KEPT_BYTES_MAX: usize = 1024 * 1024;

@@ -135,7 +135,7 @@ impl Link {
             self.gathered_bytes.set(0);
         }
         if !self.state.has(flag::LOST) {
-            let result = self.send_backlog(core, &piece);
+            let result = self.send_backlog(core, &piece, SEND_BYTES_PER_TURN);
             self.settle(core, result);
         }
     }
@@ -178,7 +178,7 @@ impl Link {
     /// Sends its piece of what was gathered and then the backlog. Calls nobody: what follows from it
     /// is queued.
     #[inline]
-    pub(crate) fn flush(self: &Rc<Link>, core: &Rc<Core>, gathered: &[u8]) {
+    pub(crate) fn flush(self: &Rc<Link>, core: &Rc<Core>, gathered: &[u8], bytes_max: usize) {
         self.state.clear(flag::ON_UNSENT_LIST);
         let (start, length) = (self.gathered_start.get(), self.gathered_bytes.replace(0) as usize);
         let mut piece = gathered.get(start..start + length).unwrap_or_default();
@@ -194,20 +194,25 @@ impl Link {
             piece = piece.get(count..).unwrap_or_default();
         }
         // An error, if there was one, will show again.
-        self.flush_in_full(core, piece);
+        self.flush_in_full(core, piece, bytes_max);
     }
 
     /// Does what [`flush`](Link::flush) does when it cannot take the short way.
     #[cold]
-    fn flush_in_full(self: &Rc<Link>, core: &Rc<Core>, piece: &[u8]) {
+    fn flush_in_full(self: &Rc<Link>, core: &Rc<Core>, piece: &[u8], bytes_max: usize) {
         if !self.state.has(flag::LOST) {
-            let result = self.send_backlog(core, piece);
+            let result = self.send_backlog(core, piece, bytes_max);
             self.settle(core, result);
         }
     }
 
     #[cold]
-    fn send_backlog(self: &Rc<Link>, core: &Core, mut piece: &[u8]) -> io::Result<()> {
+    fn send_backlog(
+        self: &Rc<Link>,
+        core: &Core,
+        mut piece: &[u8],
+        bytes_max: usize,
+    ) -> io::Result<()> {
         if self.state.has(flag::TLS) {
             debug_assert!(piece.is_empty(), "TLS connections have nothing in the outbox");
             return self.send_encrypted();
@@ -224,7 +229,7 @@ impl Link {
             if self.state.has(flag::WRITE_BLOCKED) {
                 break Ok(());
             }
-            if sent_bytes >= SEND_BYTES_PER_TURN {
+            if sent_bytes >= bytes_max {
                 self.leave_over();
                 break Ok(());
             }
@@ -422,4 +427,4 @@ const GATHERED_BYTES_MAX: usize = 16 * 1024;
 const FLUSH_BYTES: usize = 64 * 1024;
 
 /// What one connection may send in one flush before others get their turn.
-const SEND_BYTES_PER_TURN: usize = 1024 * 1024;
+pub(super) const SEND_BYTES_PER_TURN: usize = 1024 * 1024;

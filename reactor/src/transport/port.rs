@@ -15,6 +15,8 @@ use super::stream::{Listener, Stream};
 use super::tcp;
 use super::tls::{HANDSHAKE_TIME_MAX, Session};
 use crate::address::{Address, UnixAddress};
+use crate::allowance::Allowance;
+use crate::backend::Readiness;
 use crate::context::LogContext;
 use crate::core::{Core, Source};
 use crate::protocol::Factory;
@@ -86,8 +88,12 @@ pub(crate) struct Port {
     on_accept: AcceptOptions,
     key: Cell<Key>,
     connection_count: Cell<u64>,
-    /// Whether accepting pauses because it failed.
+    /// Whether it stands on the core's list of those to be served again.
+    is_unread: Cell<bool>,
+    /// Whether accepting pauses because it failed,
     is_pausing: Cell<bool>,
+    /// and how often it has since it last succeeded.
+    failure_count: Cell<u32>,
 }
 
 impl Port {
@@ -109,7 +115,9 @@ impl Port {
             on_accept,
             key: Cell::new(Key::NONE),
             connection_count: Cell::new(0),
+            is_unread: Cell::new(false),
             is_pausing: Cell::new(false),
+            failure_count: Cell::new(0),
         });
         let key = core.sources.borrow_mut().insert(Source::Port(Rc::clone(&port)));
         port.key.set(key);
@@ -123,32 +131,41 @@ impl Port {
 
     /// Accepts what is waiting, up to the budget of one turn.
     #[inline(never)]
-    pub(crate) fn serve(self: &Rc<Port>, core: &Rc<Core>) {
-        if self.is_pausing.get() {
+    pub(crate) fn serve(self: &Rc<Port>, core: &Rc<Core>, readiness: Readiness) {
+        if readiness.has(Readiness::UNREAD) {
+            self.is_unread.set(false);
+        }
+        // If it stands on the list, its turn comes with that, and once a turn is enough.
+        if self.is_pausing.get() || self.is_unread.get() {
             return;
         }
-        for _ in 0..ACCEPTS_PER_TURN {
+        let mut allowance = Allowance::new(&*core.backend, ACCEPTS_PER_TURN);
+        while allowance.take() {
             let accepted = self.listener.borrow().accept();
             match accepted {
                 Ok((stream, peer)) => self.accept(core, stream, peer),
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => return,
-                    // This one went away while it waited; the next may be fine.
-                    io::ErrorKind::ConnectionAborted
-                    | io::ErrorKind::ConnectionReset
-                    | io::ErrorKind::Interrupted => {}
-                    _ => return self.pause(core, &error),
-                },
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => return self.pause(core, &error),
             }
             if core.sources.borrow().get(self.key.get()).is_none() {
                 // The factory or protocol has stopped the listening.
                 return;
             }
         }
+        self.serve_later(core);
+    }
+
+    fn serve_later(&self, core: &Core) {
+        self.is_unread.set(true);
         core.read_later(self.key.get());
     }
 
     fn accept(self: &Rc<Port>, core: &Rc<Core>, stream: Stream, peer: Address) {
+        let failure_count = self.failure_count.replace(0);
+        if failure_count > 0 {
+            log::info!("accepting connections on {} again failures={failure_count}", self.address);
+        }
         self.on_accept.apply(&stream);
         core.counters.accepts.add(1);
         let number = self.connection_count.get() + 1;
@@ -179,11 +196,15 @@ impl Port {
     /// Lets the system hold new connections for a while: there is no descriptor or no memory for
     /// them, and the listener stays readable, so that trying again at once would spin.
     fn pause(self: &Rc<Port>, core: &Rc<Core>, error: &io::Error) {
-        let address = &self.address;
-        let pause_ms = ACCEPT_PAUSE.as_millis();
-        log::error!(
-            "cannot accept connections on {address}: {error}; trying again pause_ms={pause_ms}"
-        );
+        let failure_count = self.failure_count.get();
+        self.failure_count.set(failure_count.saturating_add(1));
+        if failure_count.is_multiple_of(FAILURES_PER_LOG_LINE) {
+            let address = &self.address;
+            let pause_ms = ACCEPT_PAUSE.as_millis();
+            log::error!(
+                "cannot accept connections on {address}: {error}; trying again pause_ms={pause_ms}"
+            );
+        }
         self.is_pausing.set(true);
         let port = Rc::downgrade(self);
         let weak_core = Rc::downgrade(core);
@@ -191,7 +212,7 @@ impl Port {
             if let (Some(port), Some(core)) = (port.upgrade(), weak_core.upgrade()) {
                 port.is_pausing.set(false);
                 // No new edge will come for what waits already.
-                core.read_later(port.key.get());
+                port.serve_later(&core);
             }
         });
         core.timers.borrow_mut().insert(core.backend.now() + ACCEPT_PAUSE, job);
@@ -235,8 +256,27 @@ fn context_name(address: &Address) -> String {
     }
 }
 
+/// Whether the error is that of a connection which went away while it waited; the next may be fine.
+/// Linux passes on what the network has reported for it.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind;
+    match error.kind() {
+        ErrorKind::ConnectionAborted
+        | ErrorKind::ConnectionReset
+        | ErrorKind::HostUnreachable
+        | ErrorKind::Interrupted
+        | ErrorKind::NetworkDown
+        | ErrorKind::NetworkUnreachable
+        | ErrorKind::TimedOut => true,
+        _ => matches!(error.raw_os_error(), Some(libc::EPROTO | libc::ENOPROTOOPT | libc::EPERM)),
+    }
+}
+
 /// Connections accepted on one port in one turn.
-const ACCEPTS_PER_TURN: usize = 64;
+const ACCEPTS_PER_TURN: u32 = 64;
 
 /// How long a port waits after it could not accept. Descriptors come free as connections end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
+
+/// One line a minute while it lasts.
+const FAILURES_PER_LOG_LINE: u32 = 120;

@@ -14,6 +14,7 @@ mod deferred;
 mod dictionaries;
 mod endpoints;
 mod examples;
+mod fairness;
 mod files;
 mod framing;
 mod hosts;
