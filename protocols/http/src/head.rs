@@ -4,6 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
+use smallvec::SmallVec;
 
 use crate::framing::BodyLength;
 use crate::intake::HeadBytes;
@@ -16,21 +17,11 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    /// The place of `part` within `whole`, of which it must be a piece; else an empty span.
+    /// The place at `start` of so many bytes. Heads are never longer than a span can say.
     #[inline]
-    pub(crate) fn of(part: &[u8], whole: &[u8]) -> Self {
-        let start = (part.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize);
-        if part.is_empty() || start >= whole.len() {
-            return Span::default();
-        }
-        match (u16::try_from(start), u16::try_from(part.len())) {
-            (Ok(start), Ok(bytes)) => Span { start, bytes },
-            _ => Span::default(),
-        }
-    }
-
-    pub(crate) fn start(self) -> usize {
-        usize::from(self.start)
+    pub(crate) fn new(start: usize, bytes: usize) -> Self {
+        debug_assert!(start + bytes <= usize::from(u16::MAX), "intake takes no longer heads");
+        Span { start: start as u16, bytes: bytes as u16 }
     }
 
     fn within(self, whole: &[u8]) -> &[u8] {
@@ -79,20 +70,19 @@ pub(crate) struct Fields {
 const ENTRY_BYTES: usize = 8;
 
 /// Puts the block of one head together.
+#[derive(Default)]
 pub(crate) struct FieldsBuilder {
-    block: Vec<u8>,
-    text_bytes: u16,
+    table: SmallVec<[u64; USUAL_FIELDS]>,
 }
 
+/// Browsers send about a dozen fields.
+const USUAL_FIELDS: usize = 16;
+
 impl FieldsBuilder {
-    /// Copies the text of a head of at most [`HEAD_BYTES_CEILING`](crate::HEAD_BYTES_CEILING) bytes, with
-    /// `count` fields.
+    /// Returns the number of fields.
     #[inline]
-    pub(crate) fn new(head: &[u8], count: usize) -> Self {
-        debug_assert!(u16::try_from(head.len()).is_ok(), "intake takes no longer heads");
-        let mut block = Vec::with_capacity(head.len() + count * ENTRY_BYTES);
-        block.extend_from_slice(head);
-        FieldsBuilder { block, text_bytes: u16::try_from(head.len()).unwrap_or(u16::MAX) }
+    pub(crate) fn len(&self) -> usize {
+        self.table.len()
     }
 
     #[inline]
@@ -101,11 +91,19 @@ impl FieldsBuilder {
             | u64::from(name.bytes) << 16
             | u64::from(value.start) << 32
             | u64::from(value.bytes) << 48;
-        self.block.extend_from_slice(&numbers.to_le_bytes());
+        self.table.push(numbers);
     }
 
-    pub(crate) fn finish(self) -> Fields {
-        Fields { block: Bytes::from(self.block), text_bytes: self.text_bytes }
+    /// Copies the text of the head, of at most [`HEAD_BYTES_CEILING`](crate::HEAD_BYTES_CEILING) bytes.
+    #[inline]
+    pub(crate) fn finish(self, head: &[u8]) -> Fields {
+        debug_assert!(u16::try_from(head.len()).is_ok(), "intake takes no longer heads");
+        let mut block = Vec::with_capacity(head.len() + self.table.len() * ENTRY_BYTES);
+        block.extend_from_slice(head);
+        for numbers in &self.table {
+            block.extend_from_slice(&numbers.to_le_bytes());
+        }
+        Fields { block: Bytes::from(block), text_bytes: head.len() as u16 }
     }
 }
 
@@ -122,7 +120,7 @@ impl Fields {
         })
     }
 
-    fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.spans().map(|(name, value)| (name.text(&self.block), value.within(&self.block)))
     }
 

@@ -47,6 +47,7 @@ mod framing;
 mod head;
 mod intake;
 mod limits;
+mod lines;
 mod outgoing;
 mod pace;
 mod request;

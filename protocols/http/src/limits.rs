@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Longest request or response head in bytes, blank line included. Offsets in a head are 16 bits wide.
 pub const HEAD_BYTES_CEILING: usize = u16::MAX as usize;
 
-/// Most header lines one head may have, whatever [`Limits`] says: room for them is kept on the stack.
+/// Most header lines one head may have, whatever [`Limits`] says: looking a field up goes through all of them.
 pub const HEADER_COUNT_CEILING: usize = 128;
 
 /// Longest method name in bytes. The longest registered one has 17 (`UPDATEREDIRECTREF`).

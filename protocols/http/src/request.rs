@@ -1,14 +1,13 @@
 //! The server's side of the wire, without I/O: bytes in, heads and pieces of bodies out.
 
-use std::mem::MaybeUninit;
-
 use http::Method;
 
 use crate::error::MessageError;
-use crate::framing::{BodyDecoder, BodyEvent, BodyLength, FramingFields};
-use crate::head::{Fields, FieldsBuilder, RequestHead, Span, split_target};
+use crate::framing::{BodyDecoder, BodyEvent, BodyLength, FramingFields, TOKEN_BYTE};
+use crate::head::{RequestHead, Span, split_target};
 use crate::intake::{HeadBytes, HeadIntake, ParseHead};
-use crate::limits::{HEADER_COUNT_CEILING, Limits, METHOD_BYTES_MAX};
+use crate::limits::{Limits, METHOD_BYTES_MAX};
+use crate::lines::{Part, VERSION_BYTES, read_fields, read_line_end, read_version};
 
 /// Cuts what a client sends into requests. Owns no socket and reads no clock.
 ///
@@ -183,38 +182,36 @@ impl ParseHead for HeadLimits {
         Err(MessageError::TargetTooLong { limit: self.target_bytes_max })
     }
 
+    #[inline]
     fn parse(&self, text: &[u8]) -> Result<Option<RequestHead>, MessageError> {
-        let mut headers = [const { MaybeUninit::uninit() }; HEADER_COUNT_CEILING];
-        let mut request = httparse::Request::new(&mut []);
-        let room = &mut headers[..self.header_count_max];
-        let head_bytes = match request.parse_with_uninit_headers(text, room) {
-            Ok(httparse::Status::Complete(head_bytes)) => head_bytes,
-            Ok(httparse::Status::Partial) => return Ok(None),
-            Err(error) => return Err(self.explain(error, text)),
+        let Some((method, target_at)) = read_method(text)? else { return Ok(None) };
+        let Some(target) = read_target(text, target_at)? else { return Ok(None) };
+        let version_at = target_at + target.bytes + 1;
+        let words = text.get(version_at..).unwrap_or_default();
+        let minor_version = match read_version(words, MessageError::RequestLineMalformed) {
+            Ok(Some(minor_version)) => minor_version,
+            Ok(None) => return Ok(None),
+            Err(_) if names_other_version(text) => return Err(MessageError::VersionNotSupported),
+            Err(error) => return Err(error),
         };
-        let (Some(method), Some(target), Some(minor_version)) =
-            (request.method, request.path, request.version)
-        else {
-            return Err(MessageError::RequestLineMalformed);
-        };
-        if method.len() > METHOD_BYTES_MAX {
-            return Err(MessageError::RequestLineMalformed);
+        let line_end_at = version_at + VERSION_BYTES;
+        let line_end = text.get(line_end_at..).unwrap_or_default();
+        if read_line_end(line_end, MessageError::RequestLineMalformed)?.is_none() {
+            return Ok(None);
         }
-        let method = match method {
-            "GET" => Method::GET,
-            "CONNECT" => return Err(MessageError::MethodNotImplemented),
-            other => Method::from_bytes(other.as_bytes())
-                .map_err(|_| MessageError::RequestLineMalformed)?,
-        };
-        if target.len() > self.target_bytes_max {
+        if target.bytes > self.target_bytes_max {
             return Err(MessageError::TargetTooLong { limit: self.target_bytes_max });
         }
-        let mark = check_target(target).ok_or(MessageError::TargetInvalid)?;
-        let span = Span::of(target.as_bytes(), text);
+        let span = Span::new(target_at, target.bytes);
+        let bytes = &text[target_at..target_at + target.bytes];
         let (path, query) =
-            split_target(span, target.as_bytes(), mark).ok_or(MessageError::TargetInvalid)?;
+            split_target(span, bytes, target.mark).ok_or(MessageError::TargetInvalid)?;
         let mut framing = FramingFields::default();
-        let fields = note_fields(&text[..head_bytes], request.headers, &mut framing)?;
+        let fields_at = line_end_at + 2;
+        let Some(fields) = read_fields(text, fields_at, self.header_count_max, &mut framing)?
+        else {
+            return Ok(None);
+        };
         let length = framing.length(minor_version)?.unwrap_or(BodyLength::Exact(0));
         if minor_version >= 1 && !framing.host {
             return Err(MessageError::HostMissing);
@@ -237,44 +234,53 @@ impl ParseHead for HeadLimits {
     }
 }
 
-impl HeadLimits {
-    fn explain(&self, error: httparse::Error, text: &[u8]) -> MessageError {
-        match error {
-            httparse::Error::TooManyHeaders => {
-                MessageError::TooManyHeaders { limit: self.header_count_max }
-            }
-            httparse::Error::HeaderName | httparse::Error::HeaderValue => {
-                MessageError::HeaderMalformed
-            }
-            httparse::Error::Version if names_other_version(text) => {
-                MessageError::VersionNotSupported
-            }
-            _ => MessageError::RequestLineMalformed,
-        }
+/// Reads the method; returns it and where the target begins.
+#[inline]
+fn read_method(text: &[u8]) -> Part<(Method, usize)> {
+    if text.starts_with(b"GET ") {
+        return Ok(Some((Method::GET, 4)));
+    }
+    let start = text.get(..=METHOD_BYTES_MAX).unwrap_or(text);
+    match start.iter().position(|&byte| !TOKEN_BYTE[usize::from(byte)]) {
+        None if start.len() <= METHOD_BYTES_MAX => Ok(None),
+        Some(bytes) if bytes > 0 && start[bytes] == b' ' => match &start[..bytes] {
+            b"CONNECT" => Err(MessageError::MethodNotImplemented),
+            word => match Method::from_bytes(word) {
+                Ok(method) => Ok(Some((method, bytes + 1))),
+                Err(_) => Err(MessageError::RequestLineMalformed),
+            },
+        },
+        _ => Err(MessageError::RequestLineMalformed),
     }
 }
 
-/// Checks the ends of the lines, which httparse does not, and makes note of where each field stands.
+/// A target, as far as its characters go.
+struct Target {
+    bytes: usize,
+    /// Where the first question mark is, if any.
+    mark: Option<usize>,
+}
+
+/// Reads the target and the space behind it.
 #[inline]
-pub(crate) fn note_fields(
-    head: &[u8],
-    headers: &[httparse::Header<'_>],
-    framing: &mut FramingFields,
-) -> Result<Fields, MessageError> {
-    if !head.ends_with(b"\r\n\r\n") {
-        return Err(MessageError::BareLineFeed);
-    }
-    let mut fields = FieldsBuilder::new(head, headers.len());
-    for header in headers {
-        let name = Span::of(header.name.as_bytes(), head);
-        // The line before this one. Between them stands nothing else: httparse skips no lines here.
-        if !head[..name.start()].ends_with(b"\r\n") {
-            return Err(MessageError::BareLineFeed);
+fn read_target(text: &[u8], start: usize) -> Part<Target> {
+    let text = text.get(start..).unwrap_or_default();
+    let mut mark = None;
+    let mut bytes = 0;
+    let stop = loop {
+        let Some(&byte) = text.get(bytes) else { return Ok(None) };
+        match TARGET_CLASS[usize::from(byte)] {
+            PLAIN => {}
+            QUESTION_MARK => mark = mark.or(Some(bytes)),
+            _ => break byte,
         }
-        framing.note(header.name.as_bytes(), header.value)?;
-        fields.push(name, Span::of(header.value, head));
+        bytes += 1;
+    };
+    match stop {
+        b' ' if bytes > 0 => Ok(Some(Target { bytes, mark })),
+        b'!'..=b'~' | 0x80.. => Err(MessageError::TargetInvalid),
+        _ => Err(MessageError::RequestLineMalformed),
     }
-    Ok(fields.finish())
 }
 
 /// Whether this is a request line of three words that ends like `HTTP/2.0`.
@@ -289,19 +295,7 @@ fn names_other_version(text: &[u8]) -> bool {
 
 /// Whether all characters may stand in a target.
 pub(crate) fn is_target(target: &str) -> bool {
-    check_target(target).is_some()
-}
-
-/// Returns where the first question mark is, if any; `None` if a character may not stand in a target.
-#[inline]
-fn check_target(target: &str) -> Option<Option<usize>> {
-    let bytes = target.as_bytes();
-    let class = |byte: &u8| TARGET_CLASS[usize::from(*byte)];
-    let Some(mark) = bytes.iter().position(|byte| class(byte) != PLAIN) else { return Some(None) };
-    let (at_mark, behind) = bytes[mark..].split_first()?;
-    let is_valid =
-        class(at_mark) == QUESTION_MARK && behind.iter().all(|byte| class(byte) != REFUSED);
-    is_valid.then_some(Some(mark))
+    target.bytes().all(|byte| TARGET_CLASS[usize::from(byte)] != REFUSED)
 }
 
 const PLAIN: u8 = 0;

@@ -1,7 +1,5 @@
 //! The client's side of the wire, without I/O: bytes in, heads and pieces of bodies of responses out.
 
-use std::mem::MaybeUninit;
-
 use http::{Method, StatusCode};
 
 use crate::encode::status_allows_body;
@@ -9,8 +7,8 @@ use crate::error::MessageError;
 use crate::framing::{BodyDecoder, BodyEvent, BodyLength, FramingFields};
 use crate::head::ResponseHead;
 use crate::intake::{HeadIntake, ParseHead};
-use crate::limits::{HEADER_COUNT_CEILING, Limits};
-use crate::request::note_fields;
+use crate::limits::Limits;
+use crate::lines::{Part, VERSION_BYTES, has_control, read_fields, read_version};
 
 /// Most informational responses (100 to 199) before the one that counts.
 const INFORMATIONAL_COUNT_MAX: u8 = 16;
@@ -190,31 +188,14 @@ impl ParseHead for HeadLimits {
     }
 
     fn parse(&self, text: &[u8]) -> Result<Option<ResponseHead>, MessageError> {
-        let mut headers = [const { MaybeUninit::uninit() }; HEADER_COUNT_CEILING];
-        let mut response = httparse::Response::new(&mut []);
-        let room = &mut headers[..self.header_count_max];
-        let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
-            &mut response,
-            text,
-            room,
-        );
-        let head_bytes = match parsed {
-            Ok(httparse::Status::Complete(head_bytes)) => head_bytes,
-            Ok(httparse::Status::Partial) => return Ok(None),
-            Err(httparse::Error::TooManyHeaders) => {
-                return Err(MessageError::TooManyHeaders { limit: self.header_count_max });
-            }
-            Err(httparse::Error::HeaderName | httparse::Error::HeaderValue) => {
-                return Err(MessageError::HeaderMalformed);
-            }
-            Err(_) => return Err(MessageError::StatusLineMalformed),
-        };
-        let (Some(code), Some(minor_version)) = (response.code, response.version) else {
-            return Err(MessageError::StatusLineMalformed);
-        };
-        let status = StatusCode::from_u16(code).map_err(|_| MessageError::StatusLineMalformed)?;
+        let malformed = MessageError::StatusLineMalformed;
+        let Some(minor_version) = read_version(text, malformed)? else { return Ok(None) };
+        let Some((status, fields_at)) = read_status(text)? else { return Ok(None) };
         let mut framing = FramingFields::default();
-        let fields = note_fields(&text[..head_bytes], response.headers, &mut framing)?;
+        let Some(fields) = read_fields(text, fields_at, self.header_count_max, &mut framing)?
+        else {
+            return Ok(None);
+        };
         let length = framing.length(minor_version)?.unwrap_or(BodyLength::UntilClose);
         let head = ResponseHead {
             status,
@@ -225,4 +206,25 @@ impl ParseHead for HeadLimits {
         };
         Ok(Some(head))
     }
+}
+
+/// Reads what stands behind the version: a space, three digits, and perhaps a space and a phrase. Returns the
+/// status and where the fields begin.
+fn read_status(text: &[u8]) -> Part<(StatusCode, usize)> {
+    let malformed = MessageError::StatusLineMalformed;
+    let line = text.get(VERSION_BYTES..).unwrap_or_default();
+    let Some(line_feed) = memchr::memchr(b'\n', line) else { return Ok(None) };
+    let Some(line) = line[..line_feed].strip_suffix(b"\r") else {
+        return Err(MessageError::BareLineFeed);
+    };
+    let (code, phrase) = match line {
+        [b' ', code @ ..] if code.len() == 3 => (code, &[][..]),
+        [b' ', a, b, c, b' ', phrase @ ..] => (&[*a, *b, *c][..], phrase),
+        _ => return Err(malformed),
+    };
+    if has_control(phrase) {
+        return Err(malformed);
+    }
+    let status = StatusCode::from_bytes(code).map_err(|_| malformed)?;
+    Ok(Some((status, VERSION_BYTES + line_feed + 1)))
 }

@@ -1,5 +1,6 @@
 //! All integration tests of the crate in one binary.
 
+mod against_httparse;
 mod agent;
 mod client;
 mod mutation;

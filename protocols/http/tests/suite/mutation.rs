@@ -6,7 +6,7 @@ use ropewalk_http::Limits;
 
 use crate::support::{HELLO, SECOND, Server, get};
 
-const SEEDS: &[&str] = &[
+pub(crate) const SEEDS: &[&str] = &[
     "GET /hello HTTP/1.1\r\nHost: h\r\n\r\nGET /big HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
     "POST /collect HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhelloGET /empty HTTP/1.1\r\nHost: h\r\n\r\n",
     "POST /collect HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1;x=y\r\nd\r\n0\r\nt: u\r\n\r\n",
@@ -18,17 +18,20 @@ const SEEDS: &[&str] = &[
 const SPICE: &[u8] = b"\r\n :;,+-0123fFaZ\t\0\x7f\x80\xff/?#%*";
 
 /// A small generator (xorshift64*), so that a case can be told by its number alone.
-struct Dice(u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
-    fn below(&mut self, limit: usize) -> usize {
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % limit
     }
 
-    fn mutate(&mut self, bytes: &mut Vec<u8>) {
+    pub(crate) fn mutate(&mut self, bytes: &mut Vec<u8>) {
+        if bytes.is_empty() {
+            return;
+        }
         let at = self.below(bytes.len());
         let spice = SPICE[self.below(SPICE.len())];
         match self.below(6) {

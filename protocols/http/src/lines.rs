@@ -1,0 +1,158 @@
+//! Reads the lines of a head: the words of the start line, and the fields. Shared by both directions.
+//!
+//! Every byte is looked at once. What httparse lets through and nobody should, bare line feeds above all, is
+//! refused on the way; for the rest a test holds both against each other.
+
+use crate::error::MessageError;
+use crate::framing::{FramingFields, TOKEN_BYTE};
+use crate::head::{Fields, FieldsBuilder, Span};
+
+/// A part of a head, or `None` while its end has not come.
+pub(crate) type Part<T> = Result<Option<T>, MessageError>;
+
+/// Reads `HTTP/1.0` or `HTTP/1.1` at the front of `text`; returns the minor version. `malformed` is the error for
+/// what is neither.
+#[inline]
+pub(crate) fn read_version(text: &[u8], malformed: MessageError) -> Part<u8> {
+    match text.first_chunk::<VERSION_BYTES>() {
+        Some(b"HTTP/1.1") => Ok(Some(1)),
+        Some(b"HTTP/1.0") => Ok(Some(0)),
+        Some(_) => Err(malformed),
+        None if b"HTTP/1.1".starts_with(text) || b"HTTP/1.0".starts_with(text) => Ok(None),
+        None => Err(malformed),
+    }
+}
+
+/// Bytes of the version.
+pub(crate) const VERSION_BYTES: usize = 8;
+
+/// Reads the end of a line at the front of `text`.
+#[inline]
+pub(crate) fn read_line_end(text: &[u8], malformed: MessageError) -> Part<()> {
+    match text {
+        [b'\r', b'\n', ..] => Ok(Some(())),
+        [] | [b'\r'] => Ok(None),
+        [b'\n', ..] => Err(MessageError::BareLineFeed),
+        _ => Err(malformed),
+    }
+}
+
+/// Reads the fields that begin at `start`, up to and with the blank line, and has `framing` take note of them.
+#[inline]
+pub(crate) fn read_fields(
+    text: &[u8],
+    start: usize,
+    count_max: usize,
+    framing: &mut FramingFields,
+) -> Part<Fields> {
+    let mut builder = FieldsBuilder::default();
+    let mut at = start;
+    loop {
+        let line = text.get(at..).unwrap_or_default();
+        let Some(&first) = line.first() else { return Ok(None) };
+        if first <= b'\r' {
+            let end = read_line_end(line, MessageError::HeaderMalformed)?;
+            return Ok(end.map(|()| builder.finish(text.get(..at + 2).unwrap_or(text))));
+        }
+        let Some(name_bytes) = line.iter().position(|&byte| !TOKEN_BYTE[usize::from(byte)]) else {
+            return Ok(None);
+        };
+        let Some((b':', rest)) = line[name_bytes..].split_first() else {
+            return Err(MessageError::HeaderMalformed);
+        };
+        if name_bytes == 0 {
+            return Err(MessageError::HeaderMalformed);
+        }
+        let Some(line_feed) = memchr::memchr(b'\n', rest) else { return Ok(None) };
+        let Some(value) = rest[..line_feed].strip_suffix(b"\r") else {
+            return Err(MessageError::BareLineFeed);
+        };
+        if has_control(value) {
+            return Err(MessageError::HeaderMalformed);
+        }
+        if builder.len() == count_max {
+            return Err(MessageError::TooManyHeaders { limit: count_max });
+        }
+        let trimmed = trim_end(value);
+        let trimmed_bytes = trimmed.len();
+        let trimmed = trim_start(trimmed);
+        framing.note(&line[..name_bytes], trimmed)?;
+        let value_at = at + name_bytes + 1 + (trimmed_bytes - trimmed.len());
+        builder.push(Span::new(at, name_bytes), Span::new(value_at, trimmed.len()));
+        at += name_bytes + 1 + line_feed + 1;
+    }
+}
+
+#[inline]
+fn trim_start(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = value {
+        value = rest;
+    }
+    value
+}
+
+#[inline]
+fn trim_end(mut value: &[u8]) -> &[u8] {
+    while let [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+/// Whether a control character other than the tab stands in a value (RFC 9110, section 5.5). Bytes
+/// beyond ASCII may.
+#[inline]
+pub(crate) fn has_control(value: &[u8]) -> bool {
+    let (blocks, rest) = value.as_chunks::<8>();
+    let mut last = [b' '; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    let suspicion = blocks.iter().chain([&last]).fold(0, |found, block| found | controls(*block));
+    suspicion != 0 && value.iter().any(|&byte| byte < b' ' && byte != b'\t' || byte == 0x7f)
+}
+
+/// Returns a number other than zero if one of the eight bytes is a control character, a tab included. Sometimes
+/// also if none is: a borrow goes over to the next byte.
+#[inline]
+fn controls(block: [u8; 8]) -> u64 {
+    const ONES: u64 = u64::MAX / 255;
+    let word = u64::from_le_bytes(block);
+    let below_space = word.wrapping_sub(ONES * 0x20) & !word;
+    let delete = word ^ (ONES * 0x7f);
+    let is_delete = delete.wrapping_sub(ONES) & !delete;
+    (below_space | is_delete) & (ONES * 0x80)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_found_wherever_they_stand() {
+        for bytes in 0..40 {
+            for at in 0..bytes {
+                for byte in 0..=255 {
+                    let mut value = vec![b'x'; bytes];
+                    value[at] = byte;
+                    let is_control = byte < 0x20 && byte != b'\t' || byte == 0x7f;
+                    assert_eq!(has_control(&value), is_control, "{byte} at {at} of {bytes}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn white_space_around_values_is_no_part_of_them() {
+        for (line, name, value) in [
+            ("a:b\r\n\r\n", "a", "b"),
+            ("a: b\r\n\r\n", "a", "b"),
+            ("a:\t b c \t\r\n\r\n", "a", "b c"),
+            ("a:\r\n\r\n", "a", ""),
+            ("a: \r\n\r\n", "a", ""),
+        ] {
+            let mut framing = FramingFields::default();
+            let fields = read_fields(line.as_bytes(), 0, 1, &mut framing).unwrap().unwrap();
+            let read: Vec<_> = fields.iter().collect();
+            assert_eq!(read, [(name, value.as_bytes())], "{line:?}");
+        }
+    }
+}
