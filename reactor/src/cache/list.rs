@@ -161,12 +161,14 @@ impl<K: Clone + Eq + Hash + 'static, V: Clone + 'static> DeferredCache<K, Option
         if waits.is_empty() {
             return Deferred::succeed(values);
         }
-        DeferredList::new(waits).fire_on_one_errback().collect().add_callback(move |found| {
-            for outcome in found {
-                let (key, value) = outcome?;
-                values.insert(key, value);
-            }
-            Ok(values)
-        })
+        DeferredList::new(waits).fire_on_one_errback().consume_errors().collect().add_callback(
+            move |found| {
+                for outcome in found {
+                    let (key, value) = outcome?;
+                    values.insert(key, value);
+                }
+                Ok(values)
+            },
+        )
     }
 }

@@ -311,6 +311,8 @@ pub(super) fn cancel(mut chain: Rc<Chain>) {
     if chain.is_fired() {
         return;
     }
+    // A canceller that drops the resolver has not given another result.
+    let _in_chain = ready::enter_chain();
     match chain.canceller.take() {
         Some(Canceller::Task(task)) => {
             chain.canceller.set(Some(Canceller::Task(task.clone())));

@@ -1,11 +1,11 @@
 //! One deferred made of several, or of one and a time limit.
 
 use std::cell::{Cell, RefCell};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{CancelHandle, Deferred, IntoDeferred, Outcome, Resolver};
+use super::{CancelHandle, Deferred, IntoDeferred, Outcome, Resolver, unhandled};
 use crate::failure::{CancelledError, Failure, TimeoutError};
 use crate::reactor::Reactor;
 use crate::timers::DelayedCall;
@@ -13,7 +13,8 @@ use crate::timers::DelayedCall;
 /// Waits for all, and gives their values in the order of the deferreds.
 ///
 /// Fails as soon as one of them fails, with that very failure. The others go on; their values are
-/// dropped, and so are their failures. Cancelling cancels all that have no result yet.
+/// dropped, and so are their failures, which are mostly of the same cause ([`DeferredList`] can report
+/// them). Cancelling cancels all that have no result yet; dropping lets them go on.
 ///
 /// ```
 /// use ropewalk::{Deferred, gather_results};
@@ -27,6 +28,7 @@ use crate::timers::DelayedCall;
 pub fn gather_results<T: 'static>(deferreds: Vec<Deferred<T>>) -> Deferred<Vec<T>> {
     DeferredList::new(deferreds)
         .fire_on_one_errback()
+        .consume_errors()
         .collect()
         .add_callback(|outcomes| outcomes.into_iter().collect::<Result<Vec<T>, Failure>>())
 }
@@ -52,7 +54,7 @@ pub fn gather_results<T: 'static>(deferreds: Vec<Deferred<T>>) -> Deferred<Vec<T
 pub fn race<T: 'static>(deferreds: Vec<Deferred<T>>) -> Deferred<(usize, T)> {
     let losers: Rc<RefCell<Vec<CancelHandle>>> = Rc::default();
     *losers.borrow_mut() = deferreds.iter().map(Deferred::cancel_handle).collect();
-    DeferredList::new(deferreds).first().add_callback(move |(winner, value)| {
+    DeferredList::new(deferreds).consume_errors().first().add_callback(move |(winner, value)| {
         for (index, loser) in losers.take().into_iter().enumerate() {
             if index != winner {
                 loser.cancel();
@@ -91,9 +93,14 @@ pub fn maybe_deferred<T: 'static, R: IntoDeferred<T>>(f: impl FnOnce() -> R) -> 
 
 /// Several deferreds that are waited for together.
 ///
-/// [`collect`](Self::collect) waits for all results, [`first`](Self::first) for the first value (which
-/// Twisted calls `fireOnOneCallback`). Failures count as handled in either case: they are in the
-/// result, or were too late for it. Cancelling the deferred made cancels all that have no result yet.
+/// [`collect`](Self::collect) waits for all results, [`first`](Self::first) for the first value.
+///
+/// A failure that is in the list's own result is for whoever gets that. One that came too late for it, or
+/// before a value that came [`first`](Self::first), has been handled by nobody and is reported as such,
+/// unless the list was told to [`consume_errors`](Self::consume_errors).
+///
+/// Cancelling the deferred made cancels all that have no result yet; what they make of it goes into the
+/// result, if that can be had at once, and is [`CancelledError`] otherwise. Dropping it lets all go on.
 ///
 /// ```
 /// use ropewalk::{Deferred, DeferredList};
@@ -107,17 +114,26 @@ pub fn maybe_deferred<T: 'static, R: IntoDeferred<T>>(f: impl FnOnce() -> R) -> 
 pub struct DeferredList<T: 'static> {
     deferreds: Vec<Deferred<T>>,
     fires_on_one_errback: bool,
+    consumes_errors: bool,
 }
 
 impl<T: 'static> DeferredList<T> {
     /// Takes the deferreds.
     pub fn new(deferreds: Vec<Deferred<T>>) -> Self {
-        Self { deferreds, fires_on_one_errback: false }
+        Self { deferreds, fires_on_one_errback: false, consumes_errors: false }
     }
 
-    /// Makes [`collect`](Self::collect) fail as soon as one of them fails, with that failure.
+    /// Fails as soon as one of them fails, with that failure. The others go on.
+    #[doc(alias = "fireOnOneErrback")]
     pub fn fire_on_one_errback(mut self) -> Self {
         self.fires_on_one_errback = true;
+        self
+    }
+
+    /// Drops failures that are not in the result, instead of reporting them as unhandled.
+    #[doc(alias = "consumeErrors")]
+    pub fn consume_errors(mut self) -> Self {
+        self.consumes_errors = true;
         self
     }
 
@@ -127,8 +143,8 @@ impl<T: 'static> DeferredList<T> {
         let fires_on_one_errback = self.fires_on_one_errback;
         self.wait(
             move |_, outcome| match outcome {
-                Err(failure) if fires_on_one_errback => Err(Err(failure)),
-                outcome => Ok(outcome),
+                Err(failure) if fires_on_one_errback => Verdict::End(Err(failure)),
+                outcome => Verdict::Keep(outcome),
             },
             Ok,
         )
@@ -139,19 +155,28 @@ impl<T: 'static> DeferredList<T> {
     /// # Errors
     ///
     /// [`RaceFailed`] if all of them failed, at once if there are none; [`CancelledError`] if all of them
-    /// were cancelled.
+    /// were cancelled. With [`fire_on_one_errback`](Self::fire_on_one_errback), a failure that comes before
+    /// the first value.
+    #[doc(alias = "fireOnOneCallback")]
     #[track_caller]
     pub fn first(self) -> Deferred<(usize, T)> {
+        let fires_on_one_errback = self.fires_on_one_errback;
         self.wait(
-            |index, outcome| match outcome {
-                Ok(value) => Err(Ok((index, value))),
-                Err(failure) => Ok(failure),
+            move |index, outcome| match outcome {
+                Ok(value) => Verdict::End(Ok((index, value))),
+                Err(failure) if fires_on_one_errback => Verdict::End(Err(failure)),
+                failed => Verdict::Keep(failed),
             },
-            |failures| match failures.first() {
-                Some(first) if failures.iter().all(|failure| failure.is::<CancelledError>()) => {
-                    Err(first.clone())
+            |outcomes| {
+                let failures: Vec<Failure> = outcomes.into_iter().filter_map(Result::err).collect();
+                match failures.first() {
+                    Some(first)
+                        if failures.iter().all(|failure| failure.is::<CancelledError>()) =>
+                    {
+                        Err(first.clone())
+                    }
+                    _ => Err(RaceFailed { failures }.into()),
                 }
-                _ => Err(RaceFailed { failures }.into()),
             },
         )
     }
@@ -159,11 +184,12 @@ impl<T: 'static> DeferredList<T> {
     /// Shows each result to `judge`, which keeps it or ends the waiting; if it kept all, `finish` makes
     /// the result of them.
     #[track_caller]
-    fn wait<K: 'static, U: 'static>(
+    fn wait<U: 'static>(
         self,
-        judge: impl Fn(usize, Outcome<T>) -> Result<K, Outcome<U>> + 'static,
-        finish: impl FnOnce(Vec<K>) -> Outcome<U> + 'static,
+        judge: impl Fn(usize, Outcome<T>) -> Verdict<T, U> + 'static,
+        finish: impl FnOnce(Vec<Outcome<T>>) -> Outcome<U> + 'static,
     ) -> Deferred<U> {
+        let made_at = Location::caller();
         let count = self.deferreds.len();
         let cancels: Vec<CancelHandle> =
             self.deferreds.iter().map(Deferred::cancel_handle).collect();
@@ -174,15 +200,13 @@ impl<T: 'static> DeferredList<T> {
             kept: RefCell::new((0..count).map(|_| None).collect()),
             resolver: Cell::new(Some(resolver)),
             finish: Cell::new(Some(finish)),
+            made_at: (!self.consumes_errors).then_some(made_at),
         });
         let judge = Rc::new(judge);
         for (index, one) in self.deferreds.into_iter().enumerate() {
             let (waiting, judge) = (Rc::clone(&waiting), Rc::clone(&judge));
             one.add_both(move |outcome| {
-                match judge(index, outcome) {
-                    Ok(kept) => waiting.keep(index, kept),
-                    Err(end) => waiting.end(end),
-                }
+                waiting.receive(index, outcome, &*judge);
                 Ok(())
             })
             .detach();
@@ -192,34 +216,83 @@ impl<T: 'static> DeferredList<T> {
     }
 }
 
-struct Waiting<K, U: 'static, F> {
-    missing: Cell<usize>,
-    kept: RefCell<Vec<Option<K>>>,
-    resolver: Cell<Option<Resolver<U>>>,
-    finish: Cell<Option<F>>,
+/// What becomes of a result that has come.
+enum Verdict<T, U> {
+    End(Outcome<U>),
+    Keep(Outcome<T>),
 }
 
-impl<K, U: 'static, F: FnOnce(Vec<K>) -> Outcome<U>> Waiting<K, U, F> {
-    fn keep(&self, index: usize, kept: K) {
-        if let Some(slot) = self.kept.borrow_mut().get_mut(index) {
-            *slot = Some(kept);
+struct Waiting<T, U: 'static, F> {
+    missing: Cell<usize>,
+    kept: RefCell<Vec<Option<Outcome<T>>>>,
+    /// Gone when there is a result.
+    resolver: Cell<Option<Resolver<U>>>,
+    finish: Cell<Option<F>>,
+    /// Where the list was made, if failures that are not in its result are to be reported.
+    made_at: Option<&'static Location<'static>>,
+}
+
+impl<T, U: 'static, F: FnOnce(Vec<Outcome<T>>) -> Outcome<U>> Waiting<T, U, F> {
+    fn receive(
+        &self,
+        index: usize,
+        outcome: Outcome<T>,
+        judge: &impl Fn(usize, Outcome<T>) -> Verdict<T, U>,
+    ) {
+        let resolver = self.resolver.take();
+        let is_over = resolver.as_ref().is_none_or(Resolver::is_cancelled);
+        self.resolver.set(resolver);
+        if is_over {
+            return self.lose(outcome.err());
         }
-        self.missing.set(self.missing.get() - 1);
-        self.end_if_none_missing();
+        match judge(index, outcome) {
+            Verdict::End(end) => {
+                let kept = self.kept.take();
+                self.end(end);
+                self.lose(kept.into_iter().flatten().filter_map(Result::err));
+            }
+            Verdict::Keep(outcome) => {
+                if let Some(slot) = self.kept.borrow_mut().get_mut(index) {
+                    *slot = Some(outcome);
+                }
+                self.missing.set(self.missing.get() - 1);
+                self.end_if_none_missing();
+            }
+        }
     }
 
     fn end_if_none_missing(&self) {
         if self.missing.get() == 0
             && let Some(finish) = self.finish.take()
         {
-            let kept = self.kept.take().into_iter().flatten().collect();
-            self.end(finish(kept));
+            let kept: Vec<_> = self.kept.take().into_iter().flatten().collect();
+            let resolver = self.resolver.take();
+            // Nobody will ever look into the list.
+            let is_abandoned = resolver.as_ref().is_some_and(Resolver::is_abandoned);
+            self.resolver.set(resolver);
+            let unseen: Vec<Failure> = match is_abandoned {
+                true => kept.iter().filter_map(|kept| kept.as_ref().err().cloned()).collect(),
+                false => Vec::new(),
+            };
+            let outcome = finish(kept);
+            if outcome.is_ok() {
+                self.lose(unseen);
+            }
+            self.end(outcome);
         }
     }
 
     fn end(&self, outcome: Outcome<U>) {
         if let Some(resolver) = self.resolver.take() {
             resolver.fire(outcome);
+        }
+    }
+
+    fn lose(&self, failures: impl IntoIterator<Item = Failure>) {
+        if let Some(made_at) = self.made_at {
+            for failure in failures {
+                unhandled::report(&failure, Some(made_at));
+            }
         }
     }
 }

@@ -8,6 +8,8 @@ use ropewalk::{CancelledError, Deferred, LogContext, logging};
 
 use crate::deferred::Trace;
 
+mod places;
+
 /// Where a chain can be when it is cancelled, and who must hear of it.
 #[test]
 fn reaches_what_the_chain_waits_for_now() {

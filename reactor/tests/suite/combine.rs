@@ -280,3 +280,153 @@ mod observers {
         }
     }
 }
+
+/// `DeferredList` has the flags of Twisted's: the first value, the first failure, and who hears of
+/// failures that are in no result.
+mod list_flags {
+    use super::*;
+
+    type Make = fn(DeferredList<u8>) -> Deferred<String>;
+
+    fn collected(list: DeferredList<u8>) -> Deferred<String> {
+        list.collect().add_callback(|outcomes| {
+            let shown = outcomes.iter().map(|outcome| match outcome {
+                Ok(value) => value.to_string(),
+                Err(_) => "!".to_owned(),
+            });
+            Ok(shown.collect::<Vec<_>>().join(","))
+        })
+    }
+
+    fn first(list: DeferredList<u8>) -> Deferred<String> {
+        list.first().add_callback(|(index, value)| Ok(format!("{index}:{value}")))
+    }
+
+    /// What three deferreds do, one after the other: a value or a failure of the one at that index.
+    #[derive(Clone, Copy)]
+    enum Fire {
+        Value(usize),
+        Failure(usize),
+    }
+
+    #[test]
+    fn decide_when_the_list_fires_and_which_failures_are_reported() {
+        use Fire::{Failure, Value};
+        let plain: Make = collected;
+        let plain_first: Make = first;
+        type Case = (&'static str, Make, [Fire; 3], usize, &'static str, usize);
+        let cases: [Case; 10] = [
+            ("all values", plain, [Value(2), Value(0), Value(1)], 3, "0,1,2", 0),
+            (
+                "failures are in the result",
+                plain,
+                [Failure(0), Value(1), Failure(2)],
+                3,
+                "!,1,!",
+                0,
+            ),
+            (
+                "the first failure fires it, the second is nobody's",
+                |list| collected(list.fire_on_one_errback()),
+                [Value(0), Failure(2), Failure(1)],
+                2,
+                "!an error",
+                1,
+            ),
+            (
+                "unless errors are consumed",
+                |list| collected(list.fire_on_one_errback().consume_errors()),
+                [Value(0), Failure(2), Failure(1)],
+                2,
+                "!an error",
+                0,
+            ),
+            ("the first value", plain_first, [Value(1), Value(0), Value(2)], 1, "1:1", 0),
+            (
+                "the first value; failures before and after it are nobody's",
+                plain_first,
+                [Failure(0), Value(1), Failure(2)],
+                2,
+                "1:1",
+                2,
+            ),
+            (
+                "unless errors are consumed",
+                |list| first(list.consume_errors()),
+                [Failure(0), Value(1), Failure(2)],
+                2,
+                "1:1",
+                0,
+            ),
+            ("no value at all", plain_first, [Failure(0), Failure(2), Failure(1)], 3, "!all 3", 0),
+            (
+                "the first value or failure: a failure",
+                |list| first(list.fire_on_one_errback()),
+                [Failure(0), Value(1), Value(2)],
+                1,
+                "!an error",
+                0,
+            ),
+            (
+                "the first value or failure: a value",
+                |list| first(list.fire_on_one_errback()),
+                [Value(1), Failure(0), Value(2)],
+                1,
+                "1:1",
+                1,
+            ),
+        ];
+        for (why, make, fires, fires_at, expected, unhandled) in cases {
+            let trap = UnhandledErrors::trap();
+            let (deferreds, resolvers): (Vec<_>, Vec<_>) =
+                (0..3).map(|_| Deferred::<u8>::new()).unzip();
+            let mut resolvers: Vec<_> = resolvers.into_iter().map(Some).collect();
+            let list = make(DeferredList::new(deferreds));
+            for (number, fire) in fires.into_iter().enumerate() {
+                assert_eq!(list.is_fired(), number >= fires_at, "{why}, before result {number}");
+                match fire {
+                    Value(index) => resolvers[index].take().unwrap().callback(index as u8),
+                    Failure(index) => resolvers[index].take().unwrap().errback(Error),
+                }
+            }
+            let shown = match list.into_result().expect("it has fired") {
+                Ok(text) => text,
+                Err(failure) => format!("!{failure}"),
+            };
+            assert!(shown.starts_with(expected), "{why}: {shown}");
+            assert_eq!(trap.take().len(), unhandled, "{why}");
+        }
+    }
+
+    #[test]
+    fn a_list_that_nobody_waits_for_reports_its_failures_with_the_place_where_it_was_made() {
+        let trap = UnhandledErrors::trap();
+        let (deferreds, mut resolvers) = pending::<u8>(2);
+        DeferredList::new(deferreds).collect().detach();
+        let line = line!() - 1;
+        resolvers.remove(0).errback(Error);
+        resolvers.remove(0).callback(1);
+        let [report] = trap.take().try_into().expect("one failure");
+        assert_eq!(report.deferred_created.map(|place| place.line()), Some(line));
+    }
+
+    #[test]
+    fn a_cancelled_list_has_what_its_members_made_of_that() {
+        let (mut deferreds, _resolvers) = pending::<u8>(2);
+        deferreds.push(Deferred::succeed(3));
+        let recovering = deferreds.remove(0).add_errback(|_| Ok(1));
+        deferreds.insert(0, recovering);
+        let list = collected(DeferredList::new(deferreds));
+        list.cancel();
+        assert_eq!(success_result_of(list), "1,!,3");
+    }
+
+    #[test]
+    fn a_member_that_ignores_the_cancelling_does_not_hold_the_list() {
+        let (forever, _never) = Deferred::<u8>::new();
+        let (deferred, _resolver) = Deferred::<u8>::new();
+        let list = collected(DeferredList::new(vec![deferred.add_errback(move |_| forever)]));
+        list.cancel();
+        assert!(failure_result_of(list).is::<CancelledError>());
+    }
+}
