@@ -121,7 +121,7 @@ mod deferred;
 pub mod endpoint;
 mod failure;
 pub mod files;
-mod flow;
+pub mod flow;
 pub mod framing;
 pub mod logging;
 mod looping;

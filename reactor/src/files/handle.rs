@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::error::{FileError, FileOperation};
+use super::sender::FileRange;
 use super::system::{Entry, FileSystem, Metadata, OpenFile, OpenMode, temporary_name};
 use crate::core::Core;
 use crate::deferred::{Deferred, DeferredLock};
@@ -280,14 +281,45 @@ impl File {
         self.run(FileOperation::Metadata, |file| file.length())
     }
 
+    /// Closes the file, once what was asked for before is done. What was not synced is not lost by that, but
+    /// is by a loss of power.
+    #[track_caller]
+    pub fn close(mut self) -> Deferred<()> {
+        let opened = self.opened.take();
+        let pool = self.files.pool.clone();
+        self.lock.acquire().add_callback(move |guard| {
+            pool.defer(move || {
+                drop(opened);
+                Ok::<_, Failure>(())
+            })
+            .add_both(move |result: Result<(), Failure>| {
+                drop(guard);
+                result
+            })
+        })
+    }
+
+    /// Returns the file system that it was opened from.
+    #[must_use]
+    pub fn files(&self) -> &Files {
+        &self.files
+    }
+
     /// Returns the name by which it was opened.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
+    /// Returns a stretch of the file for whoever takes files.
+    pub(super) fn range(&self, offset: u64, length_bytes: u64) -> Option<FileRange> {
+        let file = Arc::clone(self.opened.as_ref()?);
+        Some(FileRange { file, pool: self.files.pool.clone(), offset, length_bytes })
+    }
+
+    /// Runs `f` with the file in a thread, when its turn comes.
     #[track_caller]
-    fn run<T: Send + 'static>(
+    pub(super) fn run<T: Send + 'static>(
         &self,
         operation: FileOperation,
         f: impl FnOnce(&dyn OpenFile) -> io::Result<T> + Send + 'static,

@@ -2,6 +2,7 @@
 
 pub(crate) mod buffer;
 pub(crate) mod connect;
+mod file;
 mod incoming;
 mod linger;
 pub(crate) mod link;
@@ -23,6 +24,8 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use crate::address::Address;
+use crate::deferred::Deferred;
+use crate::files::FileRange;
 use crate::flow::{Consumer, Producer, Streaming};
 use link::Link;
 use unix::{PeerCredentials, SendDescriptorError};
@@ -184,6 +187,21 @@ impl Transport {
     }
 }
 
+/// Stopping it closes the connection once what was written to it has been sent.
+impl Producer for Transport {
+    fn pause_producing(&self) {
+        Transport::pause_producing(self);
+    }
+
+    fn resume_producing(&self) {
+        Transport::resume_producing(self);
+    }
+
+    fn stop_producing(&self) {
+        self.lose_connection();
+    }
+}
+
 impl Consumer for Transport {
     fn register_producer(&self, producer: Rc<dyn Producer>, streaming: Streaming) {
         Transport::register_producer(self, producer, streaming);
@@ -195,6 +213,14 @@ impl Consumer for Transport {
 
     fn write(&self, data: &[u8]) {
         Transport::write(self, data);
+    }
+
+    fn write_bytes(&self, data: Bytes) {
+        Transport::write_bytes(self, data);
+    }
+
+    fn take_file(&self, range: &FileRange) -> Option<Deferred<u64>> {
+        self.link.take_file(range)
     }
 }
 

@@ -73,7 +73,7 @@ impl Link {
         }
     }
 
-    fn takes_writes(&self) -> bool {
+    pub(super) fn takes_writes(&self) -> bool {
         // While a producer is registered, closing waits for it.
         !self.state.has(flag::LOST | flag::WRITE_FINISHED)
             && (!self.state.has(flag::LOSING | flag::LOSING_WRITE)
@@ -255,7 +255,7 @@ impl Link {
     }
 
     /// Does what depends on how much is left to send.
-    fn settle(self: &Rc<Link>, core: &Rc<Core>, sent: io::Result<()>) {
+    pub(super) fn settle(self: &Rc<Link>, core: &Rc<Core>, sent: io::Result<()>) {
         if let Err(error) = sent {
             self.close_with(core, error);
         } else if self.state.has(flag::HAS_PRODUCER) {

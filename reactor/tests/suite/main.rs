@@ -17,6 +17,7 @@ mod endpoints;
 mod examples;
 mod fairness;
 mod files;
+mod flow;
 mod framing;
 mod hosts;
 mod locks;
