@@ -265,17 +265,19 @@ struct Target {
 #[inline]
 fn read_target(text: &[u8], start: usize) -> Part<Target> {
     let text = text.get(start..).unwrap_or_default();
-    let mut mark = None;
-    let mut bytes = 0;
-    let stop = loop {
-        let Some(&byte) = text.get(bytes) else { return Ok(None) };
-        match TARGET_CLASS[usize::from(byte)] {
-            PLAIN => {}
-            QUESTION_MARK => mark = mark.or(Some(bytes)),
-            _ => break byte,
-        }
-        bytes += 1;
+    let class = |byte: &u8| TARGET_CLASS[usize::from(*byte)];
+    let Some(mut bytes) = text.iter().position(|byte| class(byte) != PLAIN) else {
+        return Ok(None);
     };
+    let mut mark = None;
+    if text[bytes] == b'?' {
+        mark = Some(bytes);
+        let Some(behind) = text[bytes..].iter().position(|byte| class(byte) == REFUSED) else {
+            return Ok(None);
+        };
+        bytes += behind;
+    }
+    let stop = text[bytes];
     match stop {
         b' ' if bytes > 0 => Ok(Some(Target { bytes, mark })),
         b'!'..=b'~' | 0x80.. => Err(MessageError::TargetInvalid),
