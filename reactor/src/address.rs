@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
 pub enum Address {
+    /// A pipe, a terminal or a file, which has no address.
+    Pipe,
     /// An IP address and a TCP port.
     Tcp(SocketAddr),
     /// A Unix socket.
@@ -23,7 +25,7 @@ impl Address {
     pub fn socket_address(&self) -> Option<SocketAddr> {
         match self {
             Address::Tcp(address) => Some(*address),
-            Address::Unix(_) => None,
+            Address::Pipe | Address::Unix(_) => None,
         }
     }
 }
@@ -43,6 +45,7 @@ impl From<UnixAddress> for Address {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Address::Pipe => f.write_str("pipe"),
             Address::Tcp(address) => address.fmt(f),
             Address::Unix(address) => address.fmt(f),
         }

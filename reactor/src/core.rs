@@ -18,6 +18,7 @@ use crate::cooperator::Cooperators;
 use crate::counters::Counters;
 use crate::deferred::task::Tasks;
 use crate::failure::Failure;
+use crate::process::Child;
 use crate::ready::{Job, ReadyQueue};
 use crate::remote::ReactorRemote;
 use crate::resolver::Lookups;
@@ -70,6 +71,7 @@ pub(crate) enum Stage {
 /// Something that events arrive for.
 #[derive(Clone)]
 pub(crate) enum Source {
+    Child(Rc<Child>),
     Datagrams(Rc<udp::Port>),
     Link(Transport),
     Port(Rc<Port>),

@@ -125,6 +125,7 @@ pub mod flow;
 pub mod framing;
 pub mod logging;
 mod looping;
+pub mod process;
 mod protocol;
 mod reactor;
 mod ready;

@@ -9,26 +9,60 @@ use crate::backend::SignalWatch;
 use crate::context::LogContext;
 use crate::core::{Core, Source};
 
-/// A signal that a server reacts to.
+/// A signal of the operating system.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum Signal {
+    /// `SIGCONT`: go on after [`Stop`](Signal::Stop).
+    Continue,
     /// `SIGHUP`: read the configuration again.
     Hangup,
     /// `SIGINT`: a person at the terminal wants it to end.
     Interrupt,
+    /// `SIGKILL`: it is ended. It can only be sent.
+    Kill,
+    /// `SIGQUIT`: a person at the terminal wants it to end, and to leave a core file.
+    Quit,
+    /// `SIGSTOP`: it is halted. It can only be sent.
+    Stop,
     /// `SIGTERM`: the service manager wants it to end.
     Terminate,
+    /// `SIGUSR1`: whatever the program takes it for.
+    User1,
+    /// `SIGUSR2`: whatever the program takes it for.
+    User2,
 }
 
 impl Signal {
+    pub(crate) fn to_system(self) -> rustix::process::Signal {
+        use rustix::process::Signal as System;
+
+        match self {
+            Signal::Continue => System::CONT,
+            Signal::Hangup => System::HUP,
+            Signal::Interrupt => System::INT,
+            Signal::Kill => System::KILL,
+            Signal::Quit => System::QUIT,
+            Signal::Stop => System::STOP,
+            Signal::Terminate => System::TERM,
+            Signal::User1 => System::USR1,
+            Signal::User2 => System::USR2,
+        }
+    }
+
     /// Returns the number by which the operating system knows it.
     #[must_use]
     pub fn number(self) -> i32 {
         match self {
+            Signal::Continue => libc::SIGCONT,
             Signal::Hangup => libc::SIGHUP,
             Signal::Interrupt => libc::SIGINT,
+            Signal::Kill => libc::SIGKILL,
+            Signal::Quit => libc::SIGQUIT,
+            Signal::Stop => libc::SIGSTOP,
             Signal::Terminate => libc::SIGTERM,
+            Signal::User1 => libc::SIGUSR1,
+            Signal::User2 => libc::SIGUSR2,
         }
     }
 }
@@ -36,9 +70,15 @@ impl Signal {
 impl fmt::Display for Signal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Signal::Continue => "SIGCONT",
             Signal::Hangup => "SIGHUP",
             Signal::Interrupt => "SIGINT",
+            Signal::Kill => "SIGKILL",
+            Signal::Quit => "SIGQUIT",
+            Signal::Stop => "SIGSTOP",
             Signal::Terminate => "SIGTERM",
+            Signal::User1 => "SIGUSR1",
+            Signal::User2 => "SIGUSR2",
         })
     }
 }
@@ -59,6 +99,10 @@ impl SignalSource {
         callback: Box<dyn FnMut()>,
     ) -> io::Result<()> {
         core.check_open()?;
+        if let Signal::Kill | Signal::Stop = signal {
+            let text = format!("the system lets nobody watch {signal}");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
         let source = Rc::new(SignalSource {
             signal,
             context: LogContext::current(),

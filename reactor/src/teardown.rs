@@ -73,12 +73,14 @@ fn end_sources(core: &Rc<Core>) {
     let (links, others): (Vec<_>, Vec<_>) =
         sources.into_iter().partition(|(_, source)| matches!(source, Source::Link(_)));
     for (key, source) in others {
-        if let Source::Datagrams(port) = &source {
-            port.stop(core);
+        match &source {
+            Source::Child(child) => child.shut_down(core),
+            Source::Datagrams(port) => port.stop(core),
+            Source::Link(_) | Source::Port(_) | Source::Signal(_) => {}
         }
         let removed = core.sources.borrow_mut().remove(key);
         drop(removed);
-        dropping("a listening port", source);
+        dropping("a port, a signal's callback or a process protocol", source);
     }
     for (_, source) in links {
         if let Source::Link(transport) = source {

@@ -330,6 +330,7 @@ fn serve_other_source(
     buffers: &mut Buffers,
 ) {
     match source {
+        Source::Child(child) => child.serve(core),
         Source::Datagrams(port) => port.serve(core, readiness, &mut buffers.scratch),
         Source::Link(_) => {}
         Source::Port(port) => port.serve(core, readiness),

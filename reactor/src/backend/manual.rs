@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::BorrowedFd;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -379,7 +380,9 @@ impl Backend for ManualBackend {
                 stream.watch(&self.events, key);
                 Ok(())
             }
-            Stream::Tcp(_) | Stream::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+            Stream::Descriptor(_) | Stream::Tcp(_) | Stream::Unix(_) => {
+                Err(io::ErrorKind::Unsupported.into())
+            }
         }
     }
 
@@ -401,6 +404,14 @@ impl Backend for ManualBackend {
             }
             DatagramSocket::Udp(_) => Err(io::ErrorKind::Unsupported.into()),
         }
+    }
+
+    fn has_processes(&self) -> bool {
+        false
+    }
+
+    fn register_child(&self, _process: BorrowedFd<'_>, _key: Key) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     fn watch_signal(&self, signal: Signal, key: Key) -> io::Result<SignalWatch> {

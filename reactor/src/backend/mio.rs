@@ -2,10 +2,12 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token, Waker};
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 
@@ -26,7 +28,7 @@ use crate::udp::socket::{self, DatagramSocket};
 
 pub(crate) struct MioBackend {
     poller: Poller,
-    registry: Registry,
+    registry: Rc<Registry>,
     waker: Arc<Waker>,
     clock: SystemClock,
 }
@@ -34,7 +36,7 @@ pub(crate) struct MioBackend {
 impl MioBackend {
     pub(crate) fn new() -> io::Result<MioBackend> {
         let poller = Poller::new()?;
-        let registry = poller.registry()?;
+        let registry = Rc::new(poller.registry()?);
         let waker = Arc::new(Waker::new(&registry, WAKER)?);
         Ok(MioBackend { poller, registry, waker, clock: SystemClock::new() })
     }
@@ -125,6 +127,7 @@ impl Backend for MioBackend {
         match stream {
             Stream::Memory(_) => Err(io::ErrorKind::Unsupported.into()),
             Stream::Tcp(stream) => self.registry.register(stream, token(key), both_ways),
+            Stream::Descriptor(stream) => stream.register(&self.registry, token(key), key),
             Stream::Unix(stream) => self.registry.register(stream.source(), token(key), both_ways),
         }
     }
@@ -149,6 +152,15 @@ impl Backend for MioBackend {
                 self.registry.register(socket, token(key), both_ways)
             }
         }
+    }
+
+    fn has_processes(&self) -> bool {
+        true
+    }
+
+    fn register_child(&self, process: BorrowedFd<'_>, key: Key) -> io::Result<()> {
+        let descriptor = process.as_raw_fd();
+        self.registry.register(&mut SourceFd(&descriptor), token(key), Interest::READABLE)
     }
 
     fn watch_signal(&self, signal: Signal, key: Key) -> io::Result<SignalWatch> {

@@ -12,6 +12,7 @@ mod system_events;
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -114,6 +115,12 @@ pub(crate) trait Backend {
     fn register_listener(&self, listener: &mut Listener, key: Key) -> io::Result<()>;
 
     fn register_datagrams(&self, socket: &mut DatagramSocket, key: Key) -> io::Result<()>;
+
+    /// Whether there is a system below that has processes, terminals and files.
+    fn has_processes(&self) -> bool;
+
+    /// Reports the end of a child process as readability, under this key.
+    fn register_child(&self, process: BorrowedFd<'_>, key: Key) -> io::Result<()>;
 
     /// Reports the arrival of a signal under this key as readability of what is returned.
     fn watch_signal(&self, signal: Signal, key: Key) -> io::Result<SignalWatch>;

@@ -1,5 +1,6 @@
 //! Connecting: from an address to a protocol on an established connection.
 
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -44,6 +45,7 @@ pub(crate) fn connect(core: &Rc<Core>, attempt: Attempt<'_>) -> Deferred<Transpo
     let stream = match &address {
         Address::Tcp(address) => core.backend.connect(*address, options),
         Address::Unix(address) => core.backend.connect_unix(address),
+        Address::Pipe => Err(io::ErrorKind::Unsupported.into()),
     };
     let stream = match stream {
         Ok(stream) => stream,

@@ -179,6 +179,16 @@ impl Link {
         Ok(link)
     }
 
+    /// As [`establish`](Link::establish), in a context that is not this connection's own.
+    pub(crate) fn establish_in_shared_context(
+        core: &Rc<Core>,
+        setup: Setup,
+    ) -> io::Result<Rc<Link>> {
+        let link = Link::insert(core, setup, 0)?;
+        link.stream_connected(core);
+        Ok(link)
+    }
+
     /// Puts a protocol on a stream that is being connected: that of the setup, or what `claim` gives
     /// when it is due. `told` hears how that went, after the protocol has.
     pub(crate) fn establish_later(
@@ -198,6 +208,10 @@ impl Link {
             flags |= flag::TLS | flag::HANDSHAKING;
         } else if stream.carries_descriptors() {
             flags |= flag::CARRIES_DESCRIPTORS;
+        }
+        if !stream.is_drained_by_short_read() {
+            // Which is what this says.
+            flags |= flag::PEER_CLOSING;
         }
         let link = Rc::new(Link {
             outbox: Rc::clone(&core.outbox),
@@ -354,6 +368,7 @@ impl Link {
             address.unwrap_or_else(|| match self.peer {
                 Address::Tcp(_) => Address::Tcp((Ipv4Addr::UNSPECIFIED, 0).into()),
                 Address::Unix(_) => Address::Unix(UnixAddress::Unnamed),
+                Address::Pipe => Address::Pipe,
             })
         })
     }

@@ -2,7 +2,9 @@
 
 pub(crate) mod buffer;
 pub(crate) mod connect;
+pub(crate) mod descriptor;
 mod file;
+pub(crate) mod file_feed;
 mod incoming;
 mod linger;
 pub(crate) mod link;

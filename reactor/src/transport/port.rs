@@ -253,6 +253,7 @@ fn context_name(address: &Address) -> String {
             format!("unix-{}", path.file_name().unwrap_or_default().to_string_lossy())
         }
         Address::Unix(address) => format!("unix-{address}"),
+        Address::Pipe => "pipe".to_owned(),
     }
 }
 

@@ -11,6 +11,7 @@ use mio::net::{TcpListener, TcpStream};
 use rustix::net::SendFlags;
 use socket2::SockRef;
 
+use super::descriptor::DescriptorStream;
 use super::memory::{MemoryListener, MemoryStream};
 use super::unix::{PeerCredentials, SendDescriptorError, UnixListener, UnixStream};
 use crate::address::{Address, UnixAddress};
@@ -19,6 +20,8 @@ pub(crate) enum Stream {
     Memory(MemoryStream),
     Tcp(TcpStream),
     Unix(Box<UnixStream>),
+    /// Pipes, terminals, files.
+    Descriptor(Box<DescriptorStream>),
 }
 
 impl Stream {
@@ -48,6 +51,7 @@ impl Stream {
             Stream::Memory(stream) => stream.read(buffer),
             Stream::Tcp(stream) => (&*stream).read(buffer),
             Stream::Unix(stream) => stream.read(buffer),
+            Stream::Descriptor(stream) => stream.read(buffer),
         }
     }
 
@@ -57,6 +61,7 @@ impl Stream {
             Stream::Memory(stream) => stream.write(data),
             Stream::Tcp(stream) => (&*stream).write(data),
             Stream::Unix(stream) => stream.write(data),
+            Stream::Descriptor(stream) => stream.write(data),
         }
     }
 
@@ -65,6 +70,7 @@ impl Stream {
             Stream::Memory(stream) => stream.write_vectored(slices),
             Stream::Tcp(stream) => (&*stream).write_vectored(slices),
             Stream::Unix(stream) => stream.write_vectored(slices),
+            Stream::Descriptor(stream) => stream.write_vectored(slices),
         }
     }
 
@@ -76,6 +82,10 @@ impl Stream {
             }
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Stream::Unix(stream) => stream.socket().shutdown(Shutdown::Write),
+            Stream::Descriptor(stream) => {
+                stream.shutdown_write();
+                Ok(())
+            }
         }
     }
 
@@ -86,7 +96,7 @@ impl Stream {
             // A socket that cannot be told so any more is gone already.
             Stream::Tcp(stream) => drop(SockRef::from(stream).set_linger(Some(Duration::ZERO))),
             // They know no reset; the peer reads what it was sent, and then the end.
-            Stream::Unix(_) => {}
+            Stream::Unix(_) | Stream::Descriptor(_) => {}
         }
     }
 
@@ -96,6 +106,7 @@ impl Stream {
             Stream::Memory(stream) => Ok(stream.take_error()),
             Stream::Tcp(stream) => stream.take_error(),
             Stream::Unix(stream) => stream.socket().take_error(),
+            Stream::Descriptor(_) => Ok(None),
         }
     }
 
@@ -107,6 +118,7 @@ impl Stream {
                 let address = stream.socket().local_addr()?;
                 Ok(Address::Unix(UnixAddress::from_system(&address)))
             }
+            Stream::Descriptor(_) => Ok(Address::Pipe),
         }
     }
 
@@ -116,6 +128,7 @@ impl Stream {
             Stream::Memory(stream) => stream.check_connected(),
             Stream::Tcp(stream) => stream.peer_addr().map(drop),
             Stream::Unix(stream) => stream.socket().peer_addr().map(drop),
+            Stream::Descriptor(_) => Ok(()),
         }
     }
 
@@ -123,8 +136,17 @@ impl Stream {
     pub(crate) fn carries_descriptors(&self) -> bool {
         match self {
             Stream::Memory(stream) => stream.carries_descriptors(),
-            Stream::Tcp(_) => false,
+            Stream::Descriptor(_) | Stream::Tcp(_) => false,
             Stream::Unix(_) => true,
+        }
+    }
+
+    /// Whether a read that leaves room in the buffer has taken everything, while the peer has not
+    /// finished.
+    pub(crate) fn is_drained_by_short_read(&self) -> bool {
+        match self {
+            Stream::Memory(_) | Stream::Tcp(_) | Stream::Unix(_) => true,
+            Stream::Descriptor(stream) => stream.is_drained_by_short_read(),
         }
     }
 
@@ -132,7 +154,7 @@ impl Stream {
     pub(crate) fn push_descriptor(&self, descriptor: OwnedFd) -> Result<(), SendDescriptorError> {
         match self {
             Stream::Memory(stream) => stream.push_descriptor(descriptor),
-            Stream::Tcp(_) => Err(SendDescriptorError::NotUnix),
+            Stream::Descriptor(_) | Stream::Tcp(_) => Err(SendDescriptorError::NotUnix),
             Stream::Unix(stream) => stream.push_descriptor(descriptor),
         }
     }
@@ -141,7 +163,7 @@ impl Stream {
     pub(crate) fn take_descriptor(&self) -> Option<OwnedFd> {
         match self {
             Stream::Memory(stream) => stream.take_descriptor(),
-            Stream::Tcp(_) => None,
+            Stream::Descriptor(_) | Stream::Tcp(_) => None,
             Stream::Unix(stream) => stream.take_descriptor(),
         }
     }
@@ -149,7 +171,7 @@ impl Stream {
     pub(crate) fn peer_credentials(&self) -> Option<PeerCredentials> {
         match self {
             Stream::Memory(stream) => stream.peer_credentials(),
-            Stream::Tcp(_) => None,
+            Stream::Descriptor(_) | Stream::Tcp(_) => None,
             Stream::Unix(stream) => stream.peer_credentials().ok(),
         }
     }
