@@ -85,7 +85,8 @@
 //!
 //! # Starting and stopping
 //!
-//! A program is a tree of [`Service`]s: started in order, stopped in reverse order, within a time limit.
+//! A program is a tree of [`Service`]s: started in order, stopped in reverse order, within a time limit;
+//! [`run_service`] ties it to the process and its signals.
 //!
 //! # Testing
 //!
@@ -164,7 +165,10 @@ pub use looping::{FirstCall, LoopingCall};
 pub use protocol::{ConnectError, ConnectionLost, Factory, Protocol};
 pub use reactor::Reactor;
 pub use remote::{BlockingCallError, CallRefused, ReactorRemote};
-pub use service::{MultiService, Service, StartError};
+pub use service::{
+    AlreadyStarted, MultiService, NoSuchService, ServerService, Service, StartError, TimerService,
+    run_service, serve,
+};
 pub use signals::Signal;
 pub use threads::{
     QueuePlace, ThreadPool, ThreadPoolError, ThreadPoolOptions, ThreadPoolStatistics,

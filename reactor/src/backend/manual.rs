@@ -42,6 +42,9 @@ pub(crate) struct ManualBackend {
     next_port: Cell<u16>,
     chance: Chance,
     watched_signals: RefCell<Vec<(Signal, Key)>>,
+    exit_status: Cell<Option<i32>>,
+    /// The time of day at the clock's start.
+    wall_clock_at_start: Cell<SystemTime>,
     surroundings: Option<Rc<dyn Surroundings>>,
     hosts: HostTable,
     /// Connections there get no answer.
@@ -127,6 +130,8 @@ impl ManualBackend {
             next_port: Cell::new(FIRST_PORT),
             chance: Chance::new(seed),
             watched_signals: RefCell::default(),
+            exit_status: Cell::new(None),
+            wall_clock_at_start: Cell::new(SystemTime::UNIX_EPOCH + WALL_CLOCK_START),
             surroundings: None,
             hosts: HostTable::new(),
             silent_hosts: RefCell::default(),
@@ -178,6 +183,16 @@ impl ManualBackend {
                 self.events.borrow_mut().push(Event { key, readiness: Readiness::READABLE });
             }
         }
+    }
+
+    /// Returns the exit status with which the process would have been ended.
+    pub(crate) fn exit_status(&self) -> Option<i32> {
+        self.exit_status.get()
+    }
+
+    /// Sets the time of day, and leaves the monotonic clock alone.
+    pub(crate) fn set_wall_clock(&self, time: SystemTime) {
+        self.wall_clock_at_start.set(time - self.now().since(Instant::START));
     }
 
     /// Whether the next `wait` will return something.
@@ -259,7 +274,7 @@ impl Backend for ManualBackend {
     fn wall_clock(&self) -> SystemTime {
         match &self.surroundings {
             Some(world) => world.wall_clock(),
-            None => SystemTime::UNIX_EPOCH + WALL_CLOCK_START + self.now().since(Instant::START),
+            None => self.wall_clock_at_start.get() + self.now().since(Instant::START),
         }
     }
 
@@ -417,6 +432,11 @@ impl Backend for ManualBackend {
     fn watch_signal(&self, signal: Signal, key: Key) -> io::Result<SignalWatch> {
         self.watched_signals.borrow_mut().push((signal, key));
         Ok(SignalWatch::Manual)
+    }
+
+    /// Notes it only: the process is that of the test.
+    fn end_process(&self, status: i32) {
+        self.exit_status.set(Some(status));
     }
 }
 

@@ -168,6 +168,10 @@ impl Backend for MioBackend {
         self.registry.register(&mut pipe.receiver, token(key), Interest::READABLE)?;
         Ok(SignalWatch::Pipe(pipe))
     }
+
+    fn end_process(&self, status: i32) {
+        std::process::exit(status);
+    }
 }
 
 #[cfg(not(target_pointer_width = "64"))]

@@ -122,6 +122,9 @@ pub(crate) trait Backend {
     /// Reports the end of a child process as readability, under this key.
     fn register_child(&self, process: BorrowedFd<'_>, key: Key) -> io::Result<()>;
 
+    /// Ends the process at once, with this exit status.
+    fn end_process(&self, status: i32);
+
     /// Reports the arrival of a signal under this key as readability of what is returned.
     fn watch_signal(&self, signal: Signal, key: Key) -> io::Result<SignalWatch>;
 }

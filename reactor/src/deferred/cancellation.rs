@@ -63,10 +63,42 @@ impl<T: 'static> Deferred<T> {
         if self.is_fired() {
             return self;
         }
-        let wait = Rc::new(Wait { resolver: RefCell::default(), is_cancelled: Cell::new(false) });
+        let wait = Wait::new(None);
         let delayed = wait.deferred();
-        self.add_both(move |outcome| wait.end(outcome)).detach();
+        self.add_both(move |outcome| wait.end_as_cancelled(outcome)).detach();
         delayed
+    }
+}
+
+/// Makes a deferred for work that ends in its own time: cancelling it asks the work to `give_up`, once,
+/// and what the work ends with is still the result.
+#[track_caller]
+pub(crate) fn ending_in_its_own_time<T: 'static>(
+    give_up: impl FnOnce() + 'static,
+) -> (Deferred<T>, WorkEnd<T>) {
+    let wait = Wait::new(Some(Box::new(give_up)));
+    (wait.deferred(), WorkEnd(wait))
+}
+
+/// The other end of [`ending_in_its_own_time`].
+pub(crate) struct WorkEnd<T: 'static>(Rc<Wait<T>>);
+
+impl<T: 'static> WorkEnd<T> {
+    pub(crate) fn fire(self, outcome: Outcome<T>) {
+        let resolver = self.0.resolver.take();
+        if let Some(resolver) = resolver {
+            resolver.fire(outcome);
+        }
+    }
+}
+
+impl<T: 'static> Drop for WorkEnd<T> {
+    /// The work was dropped, as tasks are when the reactor stops.
+    fn drop(&mut self) {
+        let resolver = self.0.resolver.take();
+        if let Some(resolver) = resolver {
+            resolver.errback(Failure::plain(CancelledError));
+        }
     }
 }
 
@@ -74,9 +106,19 @@ impl<T: 'static> Deferred<T> {
 struct Wait<T: 'static> {
     resolver: RefCell<Option<Resolver<T>>>,
     is_cancelled: Cell<bool>,
+    /// Called when it is cancelled for the first time.
+    on_cancel: Cell<Option<Box<dyn FnOnce()>>>,
 }
 
 impl<T: 'static> Wait<T> {
+    fn new(on_cancel: Option<Box<dyn FnOnce()>>) -> Rc<Self> {
+        Rc::new(Self {
+            resolver: RefCell::default(),
+            is_cancelled: Cell::new(false),
+            on_cancel: Cell::new(on_cancel),
+        })
+    }
+
     /// Returns a deferred that follows each cancelling with another such deferred.
     #[track_caller]
     fn deferred(self: &Rc<Self>) -> Deferred<T> {
@@ -90,14 +132,18 @@ impl<T: 'static> Wait<T> {
                 // The failure came from cancelling, and the work goes on.
                 Some(_) => {
                     this.is_cancelled.set(true);
-                    this.deferred()
+                    let again = this.deferred();
+                    if let Some(on_cancel) = this.on_cancel.take() {
+                        on_cancel();
+                    }
+                    again
                 }
                 None => Deferred::fail(failure),
             }
         })
     }
 
-    fn end(&self, outcome: Outcome<T>) -> Result<(), Failure> {
+    fn end_as_cancelled(&self, outcome: Outcome<T>) -> Result<(), Failure> {
         let resolver = self.resolver.take();
         let Some(resolver) = resolver else { return Ok(()) };
         if !self.is_cancelled.get() {

@@ -38,6 +38,7 @@ pub use self::background_queue::BackgroundQueue;
 pub use self::batching::BatchingQueue;
 pub(crate) use self::callback::Outcome;
 use self::callback::{Callback, OnBoth, OnEither, OnFailure, OnValue, Taker, call_guarded};
+pub(crate) use self::cancellation::ending_in_its_own_time;
 use self::chain::{Canceller, Chain, ChainOf};
 pub use self::combine::{DeferredList, RaceFailed, gather_results, maybe_deferred, race};
 pub use self::concurrently::concurrently_execute;

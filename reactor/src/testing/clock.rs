@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::backend::Backend;
 use crate::backend::manual::ManualBackend;
@@ -128,6 +128,20 @@ impl Clock {
     pub fn raise(&self, signal: Signal) {
         self.backend.raise(signal);
         self.pump();
+    }
+
+    /// Returns the exit status with which the process would have been ended by a second signal.
+    ///
+    /// See [`serve`](crate::serve).
+    #[must_use]
+    pub fn exit_status(&self) -> Option<i32> {
+        self.backend.exit_status()
+    }
+
+    /// Sets the time of day, as an administrator or a time server does. The reactor's clock, by which
+    /// timers go, is not touched by that.
+    pub fn set_wall_clock(&self, time: SystemTime) {
+        self.backend.set_wall_clock(time);
     }
 
     /// Returns the table in which the reactor looks up the names of hosts.

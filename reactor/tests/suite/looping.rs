@@ -315,3 +315,49 @@ fn when_the_reactor_stops_its_loops_are_cancelled() {
     assert!(!late.is_running());
     assert_eq!(unhandled.take().len(), 0);
 }
+
+#[test]
+fn a_time_of_day_that_is_set_moves_no_call() {
+    let clock = Clock::new();
+    let calls = Calls::default();
+    calls.start(&clock, FirstCall::AfterInterval);
+    let later = Rc::new(Cell::new(false));
+    let fired = later.clone();
+    clock.reactor().call_later(seconds(25), move || fired.set(true));
+    let day = seconds(86_400);
+    for time in [clock.reactor().wall_clock() + day, clock.reactor().wall_clock() - day] {
+        clock.set_wall_clock(time);
+        assert_eq!(clock.reactor().wall_clock(), time);
+        clock.advance(seconds(12));
+        assert_eq!(clock.reactor().wall_clock(), time + seconds(12));
+    }
+    assert_eq!(calls.made(), [(10, 1), (20, 1)]);
+    assert!(!later.get());
+    clock.advance(seconds(1));
+    assert!(later.get());
+}
+
+#[test]
+fn calls_and_loops_that_are_due_at_the_same_instant_come_in_the_order_of_their_scheduling() {
+    let clock = Clock::new();
+    let order: Rc<RefCell<Vec<&str>>> = Rc::default();
+    let noted = |name| {
+        let order = order.clone();
+        move || order.borrow_mut().push(name)
+    };
+    clock.reactor().call_later(INTERVAL, noted("first"));
+    let looped = noted("loop");
+    LoopingCall::start(clock.reactor(), "loop", INTERVAL, move || {
+        looped();
+        Ok(())
+    });
+    let last = noted("defer_later");
+    let deferred = clock.reactor().defer_later(INTERVAL, move || {
+        last();
+        Ok(())
+    });
+    deferred.detach();
+    clock.reactor().call_later(INTERVAL, noted("last"));
+    clock.advance(INTERVAL);
+    assert_eq!(*order.borrow(), ["first", "loop", "defer_later", "last"]);
+}
