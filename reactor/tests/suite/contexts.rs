@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use ropewalk::testing::{Clock, failure_result_of, success_result_of};
 use ropewalk::{
-    CancelledError, Deferred, Failure, LogContext, logging, maybe_deferred,
-    run_as_background_process,
+    CancelledError, Deferred, Failure, LogContext, ObservableDeferred, Reactor, logging,
+    maybe_deferred, run_as_background_process,
 };
 
 fn name() -> String {
@@ -207,4 +207,122 @@ fn a_background_process_has_a_context_of_its_own_and_logs_its_failure() {
     let error = lines.iter().find(|line| line.starts_with("ERROR")).expect("the failure is logged");
     assert!(error.starts_with("ERROR retry-"), "{error}");
     assert!(error.contains("background process \"retry\" failed: an error occurred"), "{error}");
+}
+
+#[test]
+fn background_processes_are_numbered_and_their_end_is_nobodys_business() {
+    let clock = Clock::new();
+    let lines = logging::capture(100);
+    let names: Rc<RefCell<Vec<(String, LogContext)>>> = Rc::default();
+    LogContext::new("request").run(|| {
+        for _ in 0..2 {
+            let names = Rc::clone(&names);
+            run_as_background_process(clock.reactor(), "prune", async move {
+                let context = LogContext::current();
+                names.borrow_mut().push((context.name().to_owned(), context));
+                Ok(())
+            });
+        }
+        run_as_background_process(clock.reactor(), "break", async { panic!("on purpose") });
+        assert_eq!(name(), "request", "starting one changes nothing for the starter");
+    });
+    clock.pump();
+    let names = names.take();
+    let numbers: Vec<u64> = names
+        .iter()
+        .map(|(name, _)| name.strip_prefix("prune-").unwrap().parse().unwrap())
+        .collect();
+    assert_eq!(numbers[1], numbers[0] + 1);
+    for (_, context) in names {
+        assert!(context.is_finished());
+        assert!(context.parent().is_sentinel(), "it costs nobody else anything");
+    }
+    let errors = lines.take();
+    let error = errors.iter().find(|line| line.starts_with("ERROR")).expect("it is logged");
+    assert!(error.contains("\"break\" failed") && error.contains("on purpose"), "{error}");
+}
+
+#[test]
+fn contexts_nest_and_each_is_restored_in_its_turn() {
+    let outer = LogContext::new("GET-1");
+    outer.run(|| {
+        let inner = LogContext::current().child("auth");
+        inner.run(|| {
+            let innermost = LogContext::current().child("db");
+            innermost.run(|| assert_eq!(name(), "GET-1-auth-db"));
+            assert_eq!(name(), "GET-1-auth");
+            // In force already: nothing to restore but itself.
+            inner.run(|| assert_eq!(name(), "GET-1-auth"));
+            // One that is already in force further out.
+            outer.run(|| assert_eq!(name(), "GET-1"));
+            assert_eq!(name(), "GET-1-auth");
+        });
+        assert_eq!(name(), "GET-1");
+    });
+    assert!(LogContext::current().is_sentinel());
+}
+
+/// A context must not be in force on two threads, so a job has a child, and that may have children.
+#[test]
+fn a_child_in_a_thread_costs_the_context_that_gave_the_job() {
+    let reactor = Reactor::new().unwrap();
+    let request = LogContext::new("GET-1");
+    let part = request.child("sync");
+    let names = part.run(|| {
+        reactor.defer_to_thread(|| {
+            let job = LogContext::current();
+            let child = job.child("inner");
+            child.run(|| {
+                LogContext::current().record_database_transaction(Duration::from_millis(2));
+                LogContext::current().record_database_wait(Duration::from_millis(1));
+                LogContext::current().record_events_fetched(3);
+            });
+            let inner = child.usage();
+            Ok::<_, Failure>((child.name().to_owned(), inner.db_transactions, inner.events_fetched))
+        })
+    });
+    let inside = reactor.run_until(names).unwrap();
+    assert_eq!(inside, ("GET-1-sync-default-inner".to_owned(), 1, 3));
+    for context in [&part, &request] {
+        let usage = context.usage();
+        assert_eq!((usage.db_transactions, usage.events_fetched), (1, 3));
+        assert_eq!(usage.db_time, Duration::from_millis(2));
+        assert_eq!(usage.db_wait, Duration::from_millis(1));
+        assert!(usage.thread_time > Duration::ZERO);
+    }
+}
+
+/// The work was given up, the request was answered, and then the job came back.
+#[test]
+fn a_job_that_comes_back_to_a_finished_context_is_charged_as_late() {
+    let reactor = Reactor::new().unwrap();
+    let request = LogContext::new("GET-1");
+    let job = request.run(|| reactor.defer_to_thread(|| Ok::<_, Failure>(())));
+    request.finish();
+    reactor.run_until(job).unwrap();
+    let usage = request.usage();
+    assert_eq!(usage.thread_time, Duration::ZERO);
+    assert!(usage.late > Duration::ZERO);
+}
+
+/// Whoever joins a lookup gets his own context back, and the lookup keeps that of who started it.
+#[test]
+fn those_who_share_a_result_each_go_on_in_their_own_context() {
+    let (source, resolver) = Deferred::new();
+    let shared = LogContext::new("starter")
+        .run(|| ObservableDeferred::new(source.add_callback(|()| Ok(name()))));
+    let seen: Vec<_> = ["GET-1", "GET-2"]
+        .into_iter()
+        .map(|request| {
+            LogContext::new(request)
+                .run(|| shared.observe().add_callback(|inside| Ok((inside, name()))))
+        })
+        .collect();
+    LogContext::new("firer").run(|| {
+        resolver.callback(());
+        assert_eq!(name(), "firer");
+    });
+    let seen: Vec<_> = seen.into_iter().map(success_result_of).collect();
+    let expected = ["GET-1", "GET-2"].map(|name| ("starter".to_owned(), name.to_owned()));
+    assert_eq!(seen, expected);
 }

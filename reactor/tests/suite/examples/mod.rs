@@ -1,5 +1,7 @@
 //! The examples, run as a reader would run them: each module drives one.
 
+mod cached_lookups;
 mod child_process;
 mod stdio;
+mod thread_pool;
 mod udp_echo;
