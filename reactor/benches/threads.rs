@@ -2,7 +2,8 @@
 //!
 //! `cargo bench --bench threads` prints how many there are a second with 64 in flight and one thread, and
 //! how long one alone takes. Called with a number of jobs alone, it prints tab-separated lines (name,
-//! phase, count, value) for a script that runs it in turn with others.
+//! phase, count, value) for a script that runs it in turn with others; with `only-64` behind that, it
+//! leaves out all but the first figure, for a profiler.
 
 use std::cell::Cell;
 use std::hint::black_box;
@@ -19,6 +20,10 @@ fn main() {
     let count: u64 = count.unwrap_or(200_000);
     let reactor = Reactor::new().expect("the system gives a poll");
     let pool = reactor.thread_pool(ThreadPoolOptions::new("bench").threads(1));
+    if std::env::args().any(|text| text == "only-64") {
+        let elapsed = round_trips(&reactor, &pool, count, IN_FLIGHT, None);
+        return println!("xthread\trt_per_s_64\t{count}\t{}", count as f64 / elapsed.as_secs_f64());
+    }
     round_trips(&reactor, &pool, count / 10, 1, None);
     let alone = latencies(&reactor, &pool, count / 10);
     let sentinel = round_trips(&reactor, &pool, count, IN_FLIGHT, None);

@@ -62,6 +62,10 @@ fn main() -> Result<(), Failure> {
         for greeting in reactor.run_until(greet(&directory, &users))? {
             println!("{greeting}");
         }
+        // Somebody has told us that this one's name has changed.
+        if let Some(user) = users.first() {
+            directory.full_name.invalidate(user);
+        }
     }
     for line in directory.caches.report() {
         println!("{}: {:?}", line.name, line.figures.statistics);

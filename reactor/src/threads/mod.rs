@@ -10,6 +10,7 @@
 
 mod options;
 mod parcel;
+mod patience;
 mod place;
 mod pool;
 mod queue;

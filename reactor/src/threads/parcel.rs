@@ -20,12 +20,12 @@ pub(super) struct Parcel<W: ?Sized = dyn Work> {
     pub(super) number: u64,
     /// The context that gave the job.
     pub(super) sender: Option<SentName>,
-    /// When it was queued, and how long it waited and ran.
     pub(super) queued_at: Instant,
-    pub(super) waited: Duration,
-    pub(super) ran: Duration,
+    pub(super) started_at: Instant,
+    pub(super) ended_at: Instant,
     pub(super) end: End,
-    pub(super) usage: Usage,
+    /// What the job has cost beside its time; most cost nothing.
+    usage: Option<Box<Usage>>,
     /// Last, so that it can be `dyn`.
     work: W,
 }
@@ -91,10 +91,10 @@ impl Parcel {
             number,
             sender: sender.sent_name(),
             queued_at: Instant::START,
-            waited: Duration::ZERO,
-            ran: Duration::ZERO,
+            started_at: Instant::START,
+            ended_at: Instant::START,
             end: End::None,
-            usage: Usage::default(),
+            usage: None,
             work: Closure { f: Some(f), outcome: None },
         })
     }
@@ -102,10 +102,9 @@ impl Parcel {
     /// Does the job in a context of its own, which is made in the memory of the last one.
     pub(super) fn run(&mut self, context: &mut LogContext, pool: &Arc<str>) {
         *context = mem::take(context).renew_for_job(self.sender.take(), pool);
-        let mut started = Instant::START;
         let result = context.run(|| {
             // The slice that has just begun.
-            started = context::last_reading();
+            self.started_at = context::last_reading();
             catch_unwind(AssertUnwindSafe(|| self.work.run()))
         });
         self.end = match result {
@@ -116,17 +115,30 @@ impl Parcel {
                 End::Panicked
             }
         };
-        let usage = context.usage();
-        self.waited = started.since(self.queued_at);
-        self.ran = context::last_reading().since(started);
-        // What a thread's clock has measured is no time of the loop.
-        let thread_time = usage.loop_time.saturating_add(usage.thread_time);
-        self.usage = Usage {
-            loop_time: Duration::ZERO,
-            thread_time,
-            thread_wait: usage.thread_wait.saturating_add(self.waited),
+        // Its time on the thread's clock is taken from that clock.
+        let usage = Usage { loop_time: Duration::ZERO, ..context.usage() };
+        self.ended_at = context::last_reading();
+        self.usage = (usage != Usage::default()).then(|| Box::new(usage));
+    }
+
+    /// Returns how long it waited for a thread.
+    pub(super) fn wait_time(&self) -> Duration {
+        self.started_at.since(self.queued_at)
+    }
+
+    /// Returns for how long it ran.
+    pub(super) fn run_time(&self) -> Duration {
+        self.ended_at.since(self.started_at)
+    }
+
+    /// Returns what it has cost.
+    pub(super) fn usage(&self) -> Usage {
+        let usage = self.usage.as_deref().copied().unwrap_or_default();
+        Usage {
+            thread_time: usage.thread_time.saturating_add(self.run_time()),
+            thread_wait: usage.thread_wait.saturating_add(self.wait_time()),
             ..usage
-        };
+        }
     }
 
     pub(super) fn outcome(&mut self) -> &mut dyn Any {

@@ -121,6 +121,7 @@ impl Pool {
 
     fn place(self: &Rc<Self>) -> QueuePlace {
         self.line.reserved.set(self.line.reserved.get() + 1);
+        self.count_taken();
         QueuePlace { pool: Rc::clone(self) }
     }
 }

@@ -33,6 +33,8 @@ pub(super) struct Pool {
     /// Jobs that were given in this turn, to be handed over together.
     batch: RefCell<Vec<Box<Parcel>>>,
     next_number: Cell<u64>,
+    /// No fewer than there are in the batch, in the queue, and in reserved places.
+    taken_at_most: Cell<usize>,
     /// Results on their way to those who wait.
     arrivals: RefCell<Vec<Box<Parcel>>>,
     is_collecting: Cell<bool>,
@@ -61,6 +63,7 @@ impl Pool {
             itself: RefCell::default(),
             batch: RefCell::default(),
             next_number: Cell::new(0),
+            taken_at_most: Cell::new(0),
             arrivals: RefCell::default(),
             is_collecting: Cell::new(false),
             line: Line::default(),
@@ -104,8 +107,18 @@ impl Pool {
     }
 
     pub(super) fn has_room(&self) -> bool {
-        let taken = self.batch.borrow().len() + self.shared.queued() + self.line.reserved.get();
-        taken < self.shared.options.queue_max
+        let queue_max = self.shared.options.queue_max;
+        if self.taken_at_most.get() >= queue_max {
+            // Looked up only now: the threads write to it with each job.
+            let taken = self.batch.borrow().len() + self.shared.queued() + self.line.reserved.get();
+            self.taken_at_most.set(taken);
+        }
+        self.taken_at_most.get() < queue_max
+    }
+
+    /// Counts a job, or a place, that is taken.
+    pub(super) fn count_taken(&self) {
+        self.taken_at_most.set(self.taken_at_most.get() + 1);
     }
 
     /// Queues a job for which there is room.
@@ -116,6 +129,7 @@ impl Pool {
         E: Into<Failure>,
         F: FnOnce() -> Result<T, E> + Send + 'static,
     {
+        self.count_taken();
         let (deferred, resolver) = Deferred::new();
         let number = self.next_number.get();
         self.next_number.set(number + 1);
@@ -212,7 +226,9 @@ impl Pool {
         drop(all);
         match waiting {
             Some(Waiting { resolver, context, .. }) => {
-                context.charge(&parcel.usage);
+                if !context.is_sentinel() {
+                    context.charge(&parcel.usage());
+                }
                 resolver.fire(parcel.outcome());
             }
             // It was cancelled while it ran.
@@ -239,7 +255,8 @@ impl Pool {
             return self.run_on_loop(&core, number);
         }
         let batched = self.batch.borrow().len();
-        if batched >= BATCH_MAX || !ready::is_turning(core.remote.id()) {
+        let is_wanted = batched >= BATCH_MIN && (self.shared.is_awake() || batched >= BATCH_MAX);
+        if is_wanted || !ready::is_turning(core.remote.id()) {
             self.hand_over();
         } else if batched == 1 && !self.is_collecting.get() {
             core.ready.push(Job::in_context(LogContext::sentinel(), move || {
@@ -380,9 +397,12 @@ impl Drop for Pool {
     }
 }
 
-/// So many jobs are handed over at once without waiting for more: few enough for a thread to begin while
-/// the loop makes the next ones.
-const BATCH_MAX: usize = 16;
+/// So many jobs are handed over at once, without waiting for more, to a thread that is awake: few enough
+/// for it to go on while the loop makes the next ones.
+const BATCH_MIN: usize = 16;
+
+/// So many are handed over even if that wakes a thread.
+const BATCH_MAX: usize = 256;
 
 /// How often the loop looks for more results before it turns to others.
 const COLLECTIONS_PER_TURN: usize = 16;

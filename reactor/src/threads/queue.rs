@@ -86,8 +86,8 @@ impl Queue {
         self.completed += 1;
         self.failed += u64::from(job.end != End::Succeeded);
         self.panicked += u64::from(job.end == End::Panicked);
-        self.wait_time = self.wait_time.saturating_add(job.waited);
-        self.run_time = self.run_time.saturating_add(job.ran);
+        self.wait_time = self.wait_time.saturating_add(job.wait_time());
+        self.run_time = self.run_time.saturating_add(job.run_time());
         self.finished.push(job);
         !std::mem::replace(&mut self.has_called_loop, true)
     }

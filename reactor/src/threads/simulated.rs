@@ -69,8 +69,7 @@ impl Pool {
         // ends.
         let core = self.core.upgrade();
         let duration = core.as_ref().map_or(Duration::ZERO, |core| core.backend.take_job_time());
-        job.ran += duration;
-        job.usage.thread_time = job.usage.thread_time.saturating_add(duration);
+        job.ended_at += duration;
         let finish = move |pool: &Rc<Self>| {
             pool.shared.queue().finish(job);
             then(pool);

@@ -1,6 +1,5 @@
 //! The threads' side of a pool.
 
-use std::hint;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -8,6 +7,7 @@ use std::thread;
 
 use super::options::{ThreadPoolError, ThreadPoolOptions};
 use super::parcel::Parcel;
+use super::patience::Patience;
 use super::queue::Queue;
 use crate::backend::Stopwatch;
 use crate::clock::Instant;
@@ -26,8 +26,8 @@ pub(super) struct Shared {
     /// How many jobs wait, for those who look without the lock.
     queued: AtomicUsize,
     job_came: Condvar,
-    /// For how many looks a thread without a job waits before it goes to sleep.
-    looks_max: u32,
+    /// How many threads have not gone to sleep.
+    awake: AtomicUsize,
 }
 
 impl Shared {
@@ -37,8 +37,6 @@ impl Shared {
         stopwatch: Stopwatch,
         pool: u64,
     ) -> Shared {
-        // A thread that looks out on the only processor keeps those away for whom it looks out.
-        let processors = thread::available_parallelism().map_or(1, usize::from);
         Shared {
             name: options.name.as_str().into(),
             options,
@@ -48,7 +46,7 @@ impl Shared {
             queue: Mutex::default(),
             queued: AtomicUsize::new(0),
             job_came: Condvar::new(),
-            looks_max: if processors > 1 { LOOKS_MAX } else { 0 },
+            awake: AtomicUsize::new(0),
         }
     }
 
@@ -60,6 +58,11 @@ impl Shared {
     /// Returns how many jobs wait, or just waited.
     pub(super) fn queued(&self) -> usize {
         self.queued.load(Ordering::Relaxed)
+    }
+
+    /// Whether a thread will find what is added without having to be woken.
+    pub(super) fn is_awake(&self) -> bool {
+        self.awake.load(Ordering::Relaxed) > 0
     }
 
     /// Says what has changed the number of jobs that wait.
@@ -136,8 +139,9 @@ impl Shared {
         let stopwatch = Arc::clone(&self.stopwatch);
         context::install_clock(Some(AccountingClock::Thread(stopwatch)));
         let mut context = LogContext::sentinel();
-        let mut patience = Patience::new(self.looks_max);
+        let mut patience = Patience::new();
         let mut queue = self.queue();
+        self.awake.fetch_add(1, Ordering::Relaxed);
         loop {
             if let Some(mut job) = queue.start() {
                 self.publish(&queue);
@@ -165,6 +169,7 @@ impl Shared {
             }
         }
         queue.remove_thread(number);
+        self.awake.fetch_sub(1, Ordering::Relaxed);
         drop(queue);
         context::install_clock(None);
     }
@@ -180,8 +185,7 @@ impl Shared {
         if looks > 0 {
             queue.watching += 1;
             drop(queue);
-            let has_come = self.look_out(looks);
-            patience.learn(has_come);
+            patience.look_out(looks, || self.queued() > 0);
             queue = self.queue();
             queue.watching -= 1;
             if queue.len() > 0 || queue.is_stopping {
@@ -189,21 +193,13 @@ impl Shared {
             }
         }
         queue.sleeping += 1;
+        self.awake.fetch_sub(1, Ordering::Relaxed);
         let idle_time = self.options.idle_time;
         let (mut queue, wait) =
             self.job_came.wait_timeout(queue, idle_time).unwrap_or_else(PoisonError::into_inner);
         queue.sleeping -= 1;
+        self.awake.fetch_add(1, Ordering::Relaxed);
         (queue, !wait.timed_out())
-    }
-
-    fn look_out(&self, looks: u32) -> bool {
-        for _ in 0..looks {
-            if self.queued() > 0 {
-                return true;
-            }
-            hint::spin_loop();
-        }
-        false
     }
 
     fn call_loop(&self) {
@@ -211,41 +207,3 @@ impl Shared {
         self.remote.call_from_thread(move |reactor| reactor.core().thread_pools.collect(pool));
     }
 }
-
-/// How long a thread looks out for a job before it goes to sleep: less and less if that has been in
-/// vain, as going to sleep and being woken costs two system calls, and looking costs a processor.
-pub(super) struct Patience {
-    looks_max: u32,
-    credit: u32,
-    sleeps: u32,
-}
-
-impl Patience {
-    pub(super) fn new(looks_max: u32) -> Patience {
-        Patience { looks_max, credit: 1, sleeps: 0 }
-    }
-
-    pub(super) fn looks(&mut self) -> u32 {
-        if self.credit > 0 {
-            return self.looks_max;
-        }
-        self.sleeps += 1;
-        if self.sleeps.is_multiple_of(SLEEPS_PER_TRIAL) { self.looks_max } else { 0 }
-    }
-
-    pub(super) fn learn(&mut self, was_worth_it: bool) {
-        self.credit = match was_worth_it {
-            true => (self.credit + 1).min(CREDIT_MAX),
-            false => self.credit.saturating_sub(1),
-        };
-    }
-}
-
-/// Some 20 µs, about as long as it takes to put a thread to sleep and to wake it.
-const LOOKS_MAX: u32 = 1000;
-
-/// So often in a row may it have been in vain to look out before it is left off.
-const CREDIT_MAX: u32 = 8;
-
-/// So often a thread that has left off looking out goes to sleep at once before it tries again.
-const SLEEPS_PER_TRIAL: u32 = 32;
