@@ -18,7 +18,7 @@ use super::host::Voice;
 use super::trace::{Ends, Happening, digest};
 use super::world::Shared;
 use crate::clock::Instant;
-use crate::transport::memory::{self, MemoryStream, News, PIPE_BYTES, Socket};
+use crate::transport::memory::{self, MemoryStream, News, PIPE_BYTES, Seal, Socket};
 
 /// The links, by the numbers of the hosts that they lead from and to.
 #[derive(Default)]
@@ -183,39 +183,61 @@ impl Connection {
     // Sending.
 
     fn send_news(self: &Rc<Connection>, world: &Rc<Shared>, side: Side, news: News) {
-        let News::Bytes(mut bytes) = news else {
+        let News::Bytes(bytes, seal) = news else {
             return self.send(world, side, Load::News(news), 0);
         };
-        if self.is_remote() {
-            let faults = world.faults();
-            if world.chance.happens(faults.resets) {
-                bytes.truncate(world.chance.below(bytes.len() as u64 + 1) as usize);
-                if !bytes.is_empty() {
-                    self.send_bytes(world, side, bytes);
-                }
-                self.send(world, side, Load::News(News::Reset), 0);
-                return self.send(world, side.other(), Load::News(News::Reset), 0);
-            }
-            if bytes.len() > 1 && world.chance.happens(faults.splits) {
-                let at = 1 + world.chance.below(bytes.len() as u64 - 1) as usize;
-                let rest = bytes.split_off(at);
-                self.send_bytes(world, side, bytes);
-                return self.send_bytes(world, side, rest);
-            }
+        if self.is_remote() && world.chance.happens(world.faults().resets) {
+            self.break_off(world, side, bytes, seal);
+        } else if seal == Seal::Handshake {
+            self.send(world, side, Load::News(News::Bytes(bytes, seal)), HANDSHAKE_BYTES);
+        } else {
+            self.send_in_parts(world, side, bytes, seal);
         }
-        self.send_bytes(world, side, bytes);
     }
 
-    fn send_bytes(self: &Rc<Connection>, world: &Rc<Shared>, side: Side, bytes: Vec<u8>) {
-        if world.is_slow(self.end(side).host, self.end(side.other()).host) {
-            // What is sent slowly also arrives little by little.
-            for segment in bytes.chunks(SEGMENT_BYTES) {
-                let load = Load::News(News::Bytes(segment.to_vec()));
-                self.send(world, side, load, segment.len());
-            }
-        } else {
-            let count = bytes.len();
-            self.send(world, side, Load::News(News::Bytes(bytes)), count);
+    /// Resets the connection in the middle of a write.
+    fn break_off(
+        self: &Rc<Connection>,
+        world: &Rc<Shared>,
+        side: Side,
+        mut bytes: Vec<u8>,
+        seal: Seal,
+    ) {
+        if seal != Seal::Handshake {
+            bytes.truncate(world.chance.below(bytes.len() as u64 + 1) as usize);
+            self.send_bytes(world, side, &bytes, seal);
+        }
+        self.send(world, side, Load::News(News::Reset), 0);
+        self.send(world, side.other(), Load::News(News::Reset), 0);
+    }
+
+    fn send_in_parts(
+        self: &Rc<Connection>,
+        world: &Rc<Shared>,
+        side: Side,
+        bytes: Vec<u8>,
+        seal: Seal,
+    ) {
+        let is_split =
+            self.is_remote() && bytes.len() > 1 && world.chance.happens(world.faults().splits);
+        let at = match is_split {
+            true => 1 + world.chance.below(bytes.len() as u64 - 1) as usize,
+            false => bytes.len(),
+        };
+        let (first, second) = bytes.split_at(at);
+        let parts = [first, second];
+        // What is sent slowly also arrives little by little.
+        let is_slow = world.is_slow(self.end(side).host, self.end(side.other()).host);
+        let segment_bytes = if is_slow { SEGMENT_BYTES } else { usize::MAX };
+        for segment in parts.into_iter().flat_map(|part| part.chunks(segment_bytes)) {
+            self.send_bytes(world, side, segment, seal);
+        }
+    }
+
+    fn send_bytes(self: &Rc<Connection>, world: &Rc<Shared>, side: Side, bytes: &[u8], seal: Seal) {
+        if !bytes.is_empty() {
+            let load = Load::News(News::Bytes(bytes.to_vec(), seal));
+            self.send(world, side, load, bytes.len());
         }
     }
 
@@ -340,7 +362,7 @@ impl Connection {
                         socket.receive(News::Finished);
                     }
                     Some(socket) => socket.receive(news),
-                    None if matches!(news, News::Bytes(_)) => {
+                    None if matches!(news, News::Bytes(..)) => {
                         self.send(world, receiver, Load::News(News::Reset), 0);
                     }
                     None => {}
@@ -352,9 +374,13 @@ impl Connection {
     fn record_news(&self, world: &Shared, side: Side, news: &News) {
         let at = self.label(world, side);
         world.record(match news {
-            News::Bytes(bytes) => {
+            News::Bytes(bytes, Seal::None) => {
                 Happening::Arrived { at, bytes: bytes.len(), digest: digest(bytes) }
             }
+            News::Bytes(bytes, Seal::Ciphertext) => {
+                Happening::Arrived { at, bytes: bytes.len(), digest: 0 }
+            }
+            News::Bytes(..) => Happening::HandshakeWentOn { at },
             News::Closed => Happening::Closed { at },
             News::Finished => Happening::Finished { at },
             News::Read(_) => return,
@@ -519,6 +545,9 @@ pub(super) fn time_for(bytes: usize, bytes_per_second: u64) -> Duration {
 
 /// What a host sends to itself does not leave the machine.
 const LOOPBACK_LATENCY: Duration = Duration::from_micros(20);
+
+/// What a part of a handshake counts, however long it is.
+const HANDSHAKE_BYTES: usize = 1_460;
 
 /// What one packet of an Ethernet holds.
 const SEGMENT_BYTES: usize = 1_460;

@@ -62,6 +62,10 @@ pub(super) enum Happening {
     GaveUp {
         at: Ends,
     },
+    /// Parts of a TLS handshake came, of whatever length.
+    HandshakeWentOn {
+        at: Ends,
+    },
     Healed {
         from: Rc<str>,
         to: Rc<str>,
@@ -228,6 +232,7 @@ impl fmt::Display for Happening {
                 write!(f, "{host} stands still for {duration:?}")
             }
             Happening::GaveUp { at } => write!(f, "{at}: no answer for too long, given up"),
+            Happening::HandshakeWentOn { at } => write!(f, "{at}: a TLS handshake goes on"),
             Happening::Healed { from, to } => write!(f, "network healed: {from} > {to}"),
             Happening::JobRan { host, time } => write!(f, "{host}: a thread job ran for {time:?}"),
             Happening::LinkLost { at } => {

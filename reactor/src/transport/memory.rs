@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::rc::{Rc, Weak};
 
@@ -39,6 +40,13 @@ pub(crate) struct Socket {
     received_descriptors: RefCell<VecDeque<OwnedFd>>,
     /// What has arrived and was not read.
     received: RefCell<VecDeque<u8>>,
+    /// Where in the stream, counted from its beginning, bytes of TLS handshakes have arrived that were
+    /// not read to their end.
+    received_handshakes: RefCell<VecDeque<Range<u64>>>,
+    /// How many bytes were read.
+    read_bytes: Cell<u64>,
+    /// What becomes of the bytes that this end writes.
+    seal: Cell<Seal>,
     /// How many bytes more may be sent before the peer has read some.
     window_bytes: Cell<usize>,
     stage: Cell<Stage>,
@@ -79,7 +87,7 @@ pub(crate) trait Network {
 /// What one end of a connection tells the other.
 #[derive(Debug)]
 pub(crate) enum News {
-    Bytes(Vec<u8>),
+    Bytes(Vec<u8>, Seal),
     /// This end is closed: it neither writes nor reads any more.
     Closed,
     /// This end writes no more.
@@ -87,6 +95,22 @@ pub(crate) enum News {
     /// So many bytes were read.
     Read(usize),
     Reset,
+}
+
+/// What the network may know of some bytes.
+///
+/// In a simulation nothing may depend on ciphertext, which is another one each time. That of a record is
+/// always of the same length, that of a handshake is not even that: signatures vary in theirs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Seal {
+    /// Their number.
+    Ciphertext,
+    /// Nothing.
+    Handshake,
+    /// Nothing, and what is written next is ciphertext.
+    HandshakeEnd,
+    /// Everything.
+    None,
 }
 
 /// What a socket is ready for that has failed.
@@ -111,6 +135,9 @@ impl Socket {
             outgoing_descriptors: RefCell::default(),
             received_descriptors: RefCell::default(),
             received: RefCell::default(),
+            received_handshakes: RefCell::default(),
+            read_bytes: Cell::new(0),
+            seal: Cell::new(Seal::None),
             window_bytes: Cell::new(capacity_bytes),
             stage: Cell::new(Stage::Connected),
             is_peer_finished: Cell::new(false),
@@ -167,7 +194,7 @@ impl Socket {
             return;
         }
         match news {
-            News::Bytes(bytes) => self.receive_bytes(&bytes),
+            News::Bytes(bytes, seal) => self.receive_bytes(&bytes, seal),
             News::Closed => {
                 self.is_peer_gone.set(true);
                 self.is_peer_finished.set(true);
@@ -187,8 +214,15 @@ impl Socket {
         }
     }
 
-    fn receive_bytes(&self, bytes: &[u8]) {
-        self.received.borrow_mut().extend(bytes);
+    fn receive_bytes(&self, bytes: &[u8], seal: Seal) {
+        let mut received = self.received.borrow_mut();
+        if seal == Seal::Handshake {
+            let start = self.read_bytes.get() + received.len() as u64;
+            let place = start..start + bytes.len() as u64;
+            self.received_handshakes.borrow_mut().push_back(place);
+        }
+        received.extend(bytes);
+        drop(received);
         self.tell(Readiness::READABLE);
     }
 
@@ -210,6 +244,11 @@ impl Socket {
 
     /// Sends a part of the slices, or nothing of them, as there is room.
     fn send(&self, slices: &[IoSlice<'_>]) -> usize {
+        if let Path::Network(network) = &*self.path.borrow()
+            && let Some(count) = self.send_handshake(&**network, slices)
+        {
+            return count;
+        }
         let room = self.window_bytes.get();
         let wanted: usize = slices.iter().map(|slice| slice.len()).sum();
         let count = room.min(wanted);
@@ -239,8 +278,38 @@ impl Socket {
             let left = count - bytes.len();
             bytes.extend_from_slice(&slice[..left.min(slice.len())]);
         }
-        self.carry(News::Bytes(bytes));
+        self.carry(News::Bytes(bytes, self.seal.get()));
         count
+    }
+
+    /// Sends bytes of a handshake, if that is what is being written: without counting them.
+    fn send_handshake(&self, network: &dyn Network, slices: &[IoSlice<'_>]) -> Option<usize> {
+        match self.seal.get() {
+            Seal::Ciphertext | Seal::None => return None,
+            Seal::Handshake => {}
+            Seal::HandshakeEnd => self.seal.set(Seal::Ciphertext),
+        }
+        let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+        let count = bytes.len();
+        network.carry(News::Bytes(bytes, Seal::Handshake));
+        Some(count)
+    }
+
+    /// Notes that bytes were read, and returns how many of them the other end counts.
+    fn count_read(&self, count: usize) -> usize {
+        let from = self.read_bytes.get();
+        let to = from + count as u64;
+        self.read_bytes.set(to);
+        let mut uncounted = 0;
+        let mut handshakes = self.received_handshakes.borrow_mut();
+        while let Some(place) = handshakes.front() {
+            uncounted += place.end.min(to).saturating_sub(place.start.max(from));
+            if place.end > to {
+                break;
+            }
+            handshakes.pop_front();
+        }
+        count - usize::try_from(uncounted).unwrap_or(count)
     }
 }
 
@@ -299,8 +368,9 @@ impl MemoryStream {
         // The deque shows its two halves one at a time.
         let count = count + io::Read::read(&mut *bytes, &mut buffer[count..])?;
         drop(bytes);
-        if count > 0 {
-            socket.carry(News::Read(count));
+        let counted = socket.count_read(count);
+        if counted > 0 {
+            socket.carry(News::Read(counted));
         }
         Ok(count)
     }
@@ -330,6 +400,17 @@ impl MemoryStream {
         if !socket.is_finished.replace(true) {
             socket.carry(News::Finished);
         }
+    }
+
+    /// What is written from now on is the business of the two ends only.
+    pub(crate) fn begin_handshake(&self) {
+        self.socket.seal.set(Seal::Handshake);
+    }
+
+    /// What is written from now on, or after the next write, is ciphertext.
+    pub(crate) fn end_handshake(&self, is_last_to_come: bool) {
+        let seal = if is_last_to_come { Seal::HandshakeEnd } else { Seal::Ciphertext };
+        self.socket.seal.set(seal);
     }
 
     pub(crate) fn reset_on_close(&self) {

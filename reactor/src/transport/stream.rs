@@ -89,6 +89,20 @@ impl Stream {
         }
     }
 
+    /// Tells a simulated network that a TLS handshake begins. Nobody else wants to know.
+    pub(crate) fn begin_handshake(&self) {
+        if let Stream::Memory(stream) = self {
+            stream.begin_handshake();
+        }
+    }
+
+    /// Tells a simulated network that a TLS handshake has ended, but for one more write perhaps.
+    pub(crate) fn end_handshake(&self, is_last_to_come: bool) {
+        if let Stream::Memory(stream) = self {
+            stream.end_handshake(is_last_to_come);
+        }
+    }
+
     /// Makes closing drop what has not been sent, and tell the peer so.
     pub(crate) fn reset_on_close(&self) {
         match self {

@@ -115,6 +115,9 @@ impl Link {
         if let Some(limit) = limit {
             self.set_timer(core, limit, move |link, core| link.give_up_handshake(core, limit));
         }
+        if let Some(stream) = &*self.stream.borrow() {
+            stream.begin_handshake();
+        }
         self.flush_now(core);
     }
 
@@ -341,6 +344,9 @@ impl Transport {
         }
         if link.state.has(flag::HANDSHAKING) && !is_handshaking {
             link.state.clear(flag::HANDSHAKING);
+            if let Some(stream) = &*link.stream.borrow() {
+                stream.end_handshake(wants_write);
+            }
             let timer = core.timers.borrow_mut().remove(link.extras().timer.get());
             drop(timer);
             if !link.state.has(flag::MADE) {

@@ -6,3 +6,4 @@ mod jobs;
 mod network;
 mod seeds;
 mod support;
+mod tls;
