@@ -8,7 +8,9 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 
-use ropewalk::{Address, ConnectionLost, ListenOptions, Protocol, Reactor, Transport};
+use ropewalk::{
+    Address, ConnectionLost, ListenOptions, ListeningPort, Protocol, Reactor, Transport,
+};
 
 /// Who is there.
 type Room = Rc<RefCell<BTreeMap<String, Transport>>>;
@@ -56,17 +58,21 @@ impl Protocol for Guest {
     }
 }
 
-fn main() -> io::Result<()> {
-    let port = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(0);
+/// Opens a room for whoever connects to this address.
+pub(crate) fn open_room(reactor: &Reactor, address: SocketAddr) -> io::Result<ListeningPort> {
     let room = Room::default();
     let factory = move |peer: &Address| -> Option<Box<dyn Protocol>> {
         let (room, name) = (Rc::clone(&room), peer.to_string());
         Some(Box::new(Guest { room, name, unfinished_line: Vec::new() }))
     };
+    reactor.listen_tcp(address, Rc::new(factory), ListenOptions::default())
+}
+
+fn main() -> io::Result<()> {
+    let port = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(0);
     let reactor = Reactor::new()?;
     reactor.install_signals()?;
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let listening = reactor.listen_tcp(address, Rc::new(factory), ListenOptions::default())?;
+    let listening = open_room(&reactor, SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
     eprintln!("listening on {}", listening.local_address());
     reactor.run()
 }

@@ -106,6 +106,8 @@
 //! clock.advance(Duration::from_secs(1));
 //! assert!(failure_result_of(limited).is::<TimeoutError>());
 //! ```
+//!
+//! [`sim`] goes on from there: whole networks of hosts that fail in every way, decided by a seed.
 
 mod address;
 mod agenda;

@@ -2,6 +2,7 @@
 
 mod cached_lookups;
 mod child_process;
+mod simulated_partition;
 mod stdio;
 mod thread_pool;
 mod udp_echo;

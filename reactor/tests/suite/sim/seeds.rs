@@ -207,3 +207,82 @@ fn a_bug_that_few_seeds_find_is_found_again_by_its_seed() {
     assert_eq!(fails(seed), fails(seed));
     assert_eq!(fails(seed).unwrap(), "the account is overdrawn: -60");
 }
+
+#[test]
+fn each_fault_that_has_a_rate_happens() {
+    let signs = [
+        "network cut: ",
+        "network healed: ",
+        " crashed",
+        " started, incarnation 2",
+        " lost power",
+        " stands still for ",
+        " bytes a second",
+        " times as long as usual",
+        "wall clock stepped by",
+        ": refused",
+        ": reset arrived",
+        "carries nothing any more",
+    ];
+    let world = World::with_options(2, harsh());
+    busy_scenario(&world);
+    let mut missing: Vec<&str> = signs.to_vec();
+    for _ in 0..1_800 {
+        world.run_for(SECOND);
+        let tail = world.trace_tail();
+        missing.retain(|sign| !tail.contains(sign));
+    }
+    assert!(missing.is_empty(), "{missing:?} did not happen within half an hour");
+}
+
+#[test]
+fn a_world_that_is_calmed_recovers() {
+    for seed in 0..10 {
+        let world = World::with_options(seed, harsh());
+        busy_scenario(&world);
+        world.calm();
+        world.run_for(10 * SECOND);
+        for name in ["server", "one", "two", "three"] {
+            assert!(world.host(name).is_running(), "seed {seed}: {name}");
+        }
+        let hash = world.trace_hash();
+        world.run_for(SECOND);
+        assert_ne!(world.trace_hash(), hash, "they ask again");
+        assert!(!world.trace_tail().contains("network cut"), "{}", world.trace_tail());
+    }
+}
+
+#[test]
+fn the_seed_that_fails_is_named_with_the_command_that_replays_it() {
+    // Printed to the standard error stream, which only another process can read.
+    let test = "sim::seeds::a_scenario_that_fails_when_it_is_asked_to";
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env("ROPEWALK_TESTS_FAIL_ON_PURPOSE", "1")
+        .env("ROPEWALK_SIM_SEEDS", "40..45")
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let text = String::from_utf8_lossy(&output.stderr);
+    for part in [
+        "scenario \"a failure on purpose\" failed with seed 42",
+        "when 1.000000s had passed",
+        "seed 42 is unlucky",
+        &format!("ROPEWALK_SIM_SEEDS=seed=42 cargo test {test}"),
+    ] {
+        assert!(text.contains(part), "{part:?} is missing from {text}");
+    }
+    assert!(!text.contains("failed with seed 41"), "{text}");
+}
+
+#[test]
+fn a_scenario_that_fails_when_it_is_asked_to() {
+    let is_asked = std::env::var_os("ROPEWALK_TESTS_FAIL_ON_PURPOSE").is_some();
+    sim::check("a failure on purpose", |world| {
+        world.run_for(SECOND);
+        if is_asked && world.seed() == 42 {
+            world.note("seed 42 is unlucky");
+            panic!("as asked");
+        }
+    });
+}
