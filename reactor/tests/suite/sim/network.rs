@@ -55,7 +55,7 @@ fn a_port_without_listener_refuses_and_an_address_without_host_cannot_be_reached
     let failure = world.run_until_result(refused, SECOND).unwrap_err();
     assert_eq!(reason(&failure), Some(std::io::ErrorKind::ConnectionRefused));
     let nowhere =
-        alice.reactor().connect_tcp("10.99.0.1:80".parse().unwrap(), Box::new(Counter::default()));
+        alice.reactor().connect_tcp("10.99.0.1:80".parse().unwrap(), Box::<Counter>::default());
     let failure = world.run_until_result(nowhere, SECOND).unwrap_err();
     assert_eq!(reason(&failure), Some(std::io::ErrorKind::HostUnreachable));
 }

@@ -101,7 +101,7 @@ fn names_are_checked_by_the_same_rules_as_ever() {
         let config = Arc::clone(&client_config);
         client.reactor().connect_tls(server.at(443), name, config, protocol)
     };
-    let refused = connect("somebody.else", Box::new(Counter::default()));
+    let refused = connect("somebody.else", Box::<Counter>::default());
     let failure = world.run_until_result(refused, SECOND).unwrap_err();
     let error = failure.downcast_ref::<ConnectError>().unwrap();
     assert!(matches!(error.source, ConnectionLost::Tls(_)), "{error:?}");
