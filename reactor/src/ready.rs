@@ -138,7 +138,8 @@ pub(crate) fn current() -> Option<Rc<ReadyQueue>> {
 /// Queues `f`, with the current context, to run after the current callback has returned.
 pub(crate) fn enqueue(f: impl FnOnce() + 'static) {
     if is_silent() {
-        return;
+        // What it owns may queue more of its kind when it is dropped, as the guard of a lock does.
+        return drop_in_turn(Box::new(f));
     }
     let job = Job::new(f);
     match current() {

@@ -413,6 +413,10 @@ impl<T: 'static> Resolver<T> {
     /// Gives the deferred its result, whichever it is. Ignored if the deferred was cancelled meanwhile.
     #[inline]
     pub fn fire(mut self, result: Result<T, Failure>) {
+        // Much that is dropped fails somebody else's deferred; in a process that dies, nobody hears of it.
+        if result.is_err() && ready::is_silent() {
+            return;
+        }
         if let Some(chain) = self.chain.take() {
             chain.fire(result);
         }

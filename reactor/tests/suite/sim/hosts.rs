@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ropewalk::sim::{Leftover, World, WorldOptions};
 use ropewalk::testing::UnhandledErrors;
-use ropewalk::{Deferred, Signal};
+use ropewalk::{Deferred, DeferredLock, Failure, Signal};
 
 use super::support::{Accepted, Kept, MILLISECOND, SECOND, connect, even_world, serve};
 use crate::support::{Diary, Echo, Recorder, note, read};
@@ -95,6 +95,36 @@ fn nothing_of_a_dead_process_runs_but_all_of_its_memory_goes() {
         note(&noted, "errback");
         Ok(())
     }));
+    // In the line for a lock, whose holder is a task: thousands of them, each waiting for the one before.
+    let lock = DeferredLock::new();
+    let guard = lock.acquire();
+    drop(reactor.spawn(async move {
+        let _guard = guard.await?;
+        std::future::pending::<()>().await;
+        Ok::<(), Failure>(())
+    }));
+    for _ in 0..10_000 {
+        let noted = Rc::clone(&diary);
+        drop(lock.acquire().add_both(move |guard| {
+            note(&noted, "locked");
+            guard
+        }));
+    }
+    // In a queue that fails what is left in it, and behind a pipe whose writer goes.
+    let noted = Rc::clone(&diary);
+    let (limited, resolver) = Deferred::<()>::new();
+    reactor.call_later(SECOND, move || drop(resolver));
+    drop(limited.with_timeout(&reactor, SECOND).add_both(move |result| {
+        note(&noted, "limited");
+        result
+    }));
+    let (writer, reader) = ropewalk::flow::pipe(1_000, 100);
+    let noted = Rc::clone(&diary);
+    drop(reader.read().add_both(move |_| {
+        note(&noted, "read");
+        Ok(())
+    }));
+    reactor.call_later(SECOND, move || drop((writer, reader)));
     // In a protocol, a producer, a factory, a signal's callback.
     serve(&bob.reactor(), || Echo);
     let protocol = Recorder::new(&diary);
