@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::{Deferred, IntoDeferred};
 use crate::failure::Failure;
+use crate::ready;
 
 /// What a deferred ends with.
 pub(crate) type Outcome<T> = Result<T, Failure>;
@@ -101,6 +102,7 @@ pub(super) fn call_guarded<T, U: 'static>(
     callback: impl Callback<T, U>,
     input: Outcome<T>,
 ) -> Deferred<U> {
+    let _in_chain = ready::enter_chain();
     match catch_unwind(AssertUnwindSafe(|| callback.call(input, AsDeferred))) {
         Ok(deferred) => deferred,
         Err(payload) => Deferred::panicked(payload),

@@ -11,6 +11,7 @@ mod concurrency;
 mod contexts;
 mod cooperator;
 mod deferred;
+mod deferred_model;
 mod deferred_order;
 mod dictionaries;
 mod endpoints;
