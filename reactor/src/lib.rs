@@ -128,6 +128,7 @@ pub mod flow;
 pub mod framing;
 pub mod logging;
 mod looping;
+pub mod policy;
 pub mod process;
 mod protocol;
 mod reactor;

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::address::Address;
 use crate::transport::Transport;
@@ -121,6 +122,12 @@ pub enum ConnectionLost {
     /// The network or the operating system ended it.
     #[error("the connection failed")]
     Failed(#[source] Arc<io::Error>),
+    /// Nothing had come or gone for too long; see [`IdleFactory`](crate::policy::IdleFactory).
+    #[error("nothing had come or gone for {} s", .limit.as_secs_f64())]
+    Idle {
+        /// How long that may be.
+        limit: Duration,
+    },
     /// The protocol panicked in one of its methods.
     #[error("the protocol panicked, so its connection was aborted")]
     ProtocolPanicked,

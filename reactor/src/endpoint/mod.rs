@@ -34,6 +34,7 @@
 //! ```
 
 mod client;
+mod connect;
 mod description;
 mod files;
 mod host;
@@ -42,6 +43,7 @@ mod server;
 mod values;
 
 pub use self::client::{ClientEndpoint, ClientTlsFiles, HostEndpoint};
+pub use self::connect::Connect;
 pub use self::description::DescriptionError;
 pub use self::files::EndpointFileError;
 pub use self::host::{AddressRule, AttemptFailure, ConnectHostError, HostConnector};

@@ -232,12 +232,20 @@ impl Link {
 }
 
 /// Why a link does not read.
-pub(super) const NOT_READING: u32 =
-    flag::LOST | flag::READ_PAUSED | flag::READ_FINISHED | flag::LOSING | flag::CONNECTING;
+pub(super) const NOT_READING: u32 = flag::LOST
+    | flag::READ_PAUSED
+    | flag::READ_HELD
+    | flag::READ_FINISHED
+    | flag::LOSING
+    | flag::CONNECTING;
 
 /// Why a protocol is not called with bytes that it has been given before. The peer may have finished.
-pub(super) const NOT_DELIVERING: u32 =
-    flag::LOST | flag::READ_PAUSED | flag::LOSING | flag::CONNECTING | flag::HANDSHAKING;
+pub(super) const NOT_DELIVERING: u32 = flag::LOST
+    | flag::READ_PAUSED
+    | flag::READ_HELD
+    | flag::LOSING
+    | flag::CONNECTING
+    | flag::HANDSHAKING;
 
 /// What keeps an event from being served the short way: something has to be done first, or reading
 /// is more than one call.

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use super::Transport;
 use super::buffer::Backlog;
 use super::incoming::NOT_DELIVERING;
+use super::meter::Meter;
 use super::outbox::Outbox;
 use super::outgoing::Feeding;
 use super::stream::Stream;
@@ -52,6 +53,9 @@ pub(super) struct Extras {
     pub(super) feeding: RefCell<Option<Feeding>>,
     pub(super) high_water_bytes: Cell<usize>,
     pub(super) low_water_bytes: Cell<usize>,
+    /// Policies that hold back reading.
+    pub(super) holds: Cell<u32>,
+    pub(super) meters: RefCell<Vec<Rc<dyn Meter>>>,
     connecting: Cell<Option<Box<Connecting>>>,
     /// Ends a handshake, or lingering, that takes too long.
     pub(super) timer: Cell<Key>,
@@ -75,6 +79,8 @@ impl Default for Extras {
             feeding: RefCell::default(),
             high_water_bytes: Cell::new(HIGH_WATER_BYTES),
             low_water_bytes: Cell::new(LOW_WATER_BYTES),
+            holds: Cell::new(0),
+            meters: RefCell::default(),
             connecting: Cell::default(),
             timer: Cell::new(Key::NONE),
             local: OnceCell::new(),
@@ -133,6 +139,10 @@ pub(super) mod flag {
     pub(crate) const HOLDS_BACK: u32 = 1 << 21;
     /// Descriptors may come with the bytes that are read.
     pub(crate) const CARRIES_DESCRIPTORS: u32 = 1 << 22;
+    /// A policy holds back reading.
+    pub(crate) const READ_HELD: u32 = 1 << 23;
+    /// A policy bounds or watches what is sent.
+    pub(crate) const METERED: u32 = 1 << 24;
 }
 
 impl State {
@@ -326,6 +336,11 @@ impl Link {
 
     pub(crate) fn resume_reading(&self) {
         self.state.clear(flag::READ_PAUSED);
+        self.read_on();
+    }
+
+    /// Has what came while nothing was read be read in the next turn.
+    pub(super) fn read_on(&self) {
         if self.state.has(flag::MAYBE_READABLE | flag::HOLDS_BACK)
             && let Some(core) = self.core()
         {

@@ -9,6 +9,7 @@ mod incoming;
 mod linger;
 pub(crate) mod link;
 pub(crate) mod memory;
+pub(crate) mod meter;
 pub(crate) mod outbox;
 mod outgoing;
 pub(crate) mod port;

@@ -233,11 +233,24 @@ impl Link {
                 self.leave_over();
                 break Ok(());
             }
-            match backlog.send(piece, stream) {
+            let room = self.room();
+            if room == 0 {
+                // Whoever says so has it sent later.
+                self.state.set(flag::WRITE_BLOCKED);
+                break Ok(());
+            }
+            let result = if room == usize::MAX {
+                backlog.send(piece, stream)
+            } else {
+                let next = if piece.is_empty() { backlog.front() } else { piece };
+                stream.write(&next[..next.len().min(room)])
+            };
+            match result {
                 Ok(0) => break Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => {
                     sent_bytes += count;
                     core.counters.bytes_out.add(count);
+                    self.tell_sent(count);
                     let of_piece = count.min(piece.len());
                     piece = &piece[of_piece..];
                     backlog.consume(count - of_piece);
@@ -414,6 +427,7 @@ const NOT_GATHERED: u32 = flag::LOST
     | flag::HAS_BACKLOG
     | flag::WRITE_BLOCKED
     | flag::HAS_PRODUCER
+    | flag::METERED
     | flag::TLS;
 
 /// What makes flushing more than one call of the system.

@@ -232,8 +232,16 @@ impl Link {
                 self.leave_over();
                 return Ok(());
             }
-            let count = session.writer().write(backlog.front())?;
+            let room = self.room();
+            if room == 0 {
+                // Whoever says so has it sent later.
+                self.state.set(flag::WRITE_BLOCKED);
+                return Ok(());
+            }
+            let front = backlog.front();
+            let count = session.writer().write(&front[..front.len().min(room)])?;
             backlog.consume(count);
+            self.tell_sent(count);
             encrypted_bytes += count;
         }
     }

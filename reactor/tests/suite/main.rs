@@ -23,6 +23,8 @@ mod framing;
 mod hosts;
 mod locks;
 mod looping;
+mod policies;
+mod pools;
 mod processes;
 mod queues;
 mod reactor;
