@@ -391,6 +391,30 @@ pub(crate) fn leave(before: LogContext) {
     }
 }
 
+/// Puts the sentinel in force for a callback of the loop. Returns what [`leave_sentinel`] wants to know,
+/// and the time if the clock had to be read to settle with the context before.
+#[inline(always)]
+pub(crate) fn enter_sentinel() -> (Option<LogContext>, Option<Instant>) {
+    if CURRENT.with(|current| current.charged.get()).is_null() {
+        // It is in force already, and nobody's slice goes on.
+        return (None, None);
+    }
+    let settled = settle();
+    (Some(swap(LogContext::sentinel())), settled)
+}
+
+/// Puts the context back in force that was before [`enter_sentinel`].
+#[inline(always)]
+pub(crate) fn leave_sentinel(before: Option<LogContext>) {
+    if let Some(before) = before {
+        leave(before);
+    } else if !CURRENT.with(|current| current.address.get()).is_null() {
+        // The callback has left one in force, which it cannot: whoever enters one leaves it.
+        debug_assert!(false, "a context leaked out of a callback");
+        leave(LogContext::sentinel());
+    }
+}
+
 /// Whether `context` is in force; what a chain of callbacks asks before it calls [`swap`].
 #[inline]
 pub(crate) fn is_current(context: &LogContext) -> bool {

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::agenda::{Agenda, item};
 use crate::backend::Backend;
+use crate::clock::Instant;
 use crate::context::{self, LogContext};
 use crate::cooperator::Cooperators;
 use crate::counters::Counters;
@@ -25,12 +26,12 @@ use crate::resolver::Lookups;
 use crate::signals::SignalSource;
 use crate::slots::{Key, Slots};
 use crate::threads::{ThreadPool, ThreadPools};
-use crate::timers::Timers;
 use crate::transport::Transport;
 use crate::transport::outbox::Outbox;
 use crate::transport::port::Port;
 use crate::turn::Buffers;
 use crate::udp;
+use crate::wheel::Timers;
 
 pub(crate) struct Core {
     pub(crate) backend: Rc<dyn Backend>,
@@ -56,6 +57,8 @@ pub(crate) struct Core {
     pub(crate) buffers: Cell<Option<Box<Buffers>>>,
     /// How much virtual time each call of somebody else's code takes; the machine's time passes by
     /// itself.
+    /// When the last call in the sentinel context ended, if that was since the loop has waited.
+    pub(crate) looked_at_clock: Cell<Option<Instant>>,
     pub(crate) cost_of_calls_nanos: Cell<u64>,
 }
 
@@ -99,6 +102,7 @@ impl Core {
             agenda,
             counters: Counters::default(),
             buffers: Cell::new(Some(Box::new(Buffers::new()))),
+            looked_at_clock: Cell::default(),
             cost_of_calls_nanos: Cell::default(),
             backend,
         }
@@ -157,13 +161,16 @@ impl Core {
     /// The sentinel's time is charged to nobody, so that overlong calls are noticed here.
     #[inline(never)]
     fn call_as_sentinel(&self, what: &'static str, f: impl FnOnce()) -> Result<(), Panicked> {
-        context::settle();
-        let before = context::swap(LogContext::sentinel());
-        let started = self.backend.coarse_now();
+        let (before, settled) = context::enter_sentinel();
+        // Between two such calls nothing happens that would take long.
+        let looked = settled.or_else(|| self.looked_at_clock.get());
+        let started = looked.unwrap_or_else(|| self.backend.coarse_now());
         let result = catch_unwind(AssertUnwindSafe(f));
         self.pay_for_call();
-        let held = self.backend.coarse_now().as_nanos().saturating_sub(started.as_nanos());
-        context::leave(before);
+        let ended = self.backend.coarse_now();
+        self.looked_at_clock.set(Some(ended));
+        let held = ended.as_nanos().saturating_sub(started.as_nanos());
+        context::leave_sentinel(before);
         if held > context::LOOP_HOLD_NANOS_MAX {
             context::report_overlong(what, LogContext::sentinel().name(), held);
         }

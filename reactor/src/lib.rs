@@ -148,6 +148,7 @@ pub mod tls;
 mod transport;
 mod turn;
 pub mod udp;
+mod wheel;
 
 pub use address::{Address, UnixAddress};
 pub use backend::Stopwatch;

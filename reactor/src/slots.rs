@@ -43,6 +43,7 @@ impl<T> Slots<T> {
         Slots { entries: Vec::new(), free: Vec::new() }
     }
 
+    #[inline]
     pub(crate) fn insert(&mut self, value: T) -> Key {
         self.insert_with(|_| value)
     }
@@ -57,7 +58,9 @@ impl<T> Slots<T> {
         });
         let entry = &mut self.entries[index as usize];
         let key = Key(u64::from(entry.generation) << 32 | u64::from(index));
-        entry.value = Some(make(key));
+        let none = entry.value.replace(make(key));
+        debug_assert!(none.is_none(), "what is free is empty");
+        std::mem::forget(none);
         key
     }
 
@@ -78,6 +81,7 @@ impl<T> Slots<T> {
         if entry.generation == key.generation() { entry.value.as_ref() } else { None }
     }
 
+    #[inline]
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         let entry = self.entries.get_mut(key.index())?;
         if entry.generation == key.generation() { entry.value.as_mut() } else { None }

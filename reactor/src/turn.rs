@@ -157,13 +157,14 @@ impl<'a> Turner<'a> {
         let timeout = if has_to_look || !core.remote.may_sleep() {
             Some(Duration::ZERO)
         } else if core.agenda.has(item::TIMERS) {
-            let deadline = core.timers.borrow_mut().next_deadline();
+            let deadline = core.timers.borrow().next_deadline_at_the_earliest();
             deadline.map(|deadline| deadline.since(settled.unwrap_or_else(|| core.backend.now())))
         } else {
             None
         };
         self.last_reading = context::last_reading();
         core.counters.turns.add(1);
+        core.looked_at_clock.set(None);
         let result = self.backend.wait(timeout, &mut self.events);
         core.remote.woke();
         result
