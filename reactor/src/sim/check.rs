@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use super::faults::WorldOptions;
 use super::leftovers::Leftover;
 use super::world::World;
+use crate::context::LogContext;
 use crate::testing::NoDeferredLeaks;
 
 /// Runs a scenario in new worlds, one for each seed, and checks that nothing is left at its end.
@@ -79,6 +80,11 @@ fn run_seed_named(
     let result = catch_unwind(AssertUnwindSafe(|| {
         scenario(&world);
         world.assert_nothing_left();
+        assert!(
+            LogContext::current().is_sentinel(),
+            "the scenario ends in the log context {:?}; somebody has not left it",
+            LogContext::current()
+        );
     }));
     if let Err(payload) = result {
         if let Some(name) = name {

@@ -387,19 +387,18 @@ impl Host {
 
     /// Limits how much it receives in a second, so that whoever sends more is held up; `None` ends that.
     pub fn set_read_rate(&self, bytes_per_second: Option<u64>) {
-        let happening = Happening::ReadsSlowly {
-            host: self.state.name(),
-            bytes_per_second: bytes_per_second.unwrap_or(u64::MAX),
-        };
-        self.state.world().record(happening);
-        self.state.read_bytes_per_second.set(bytes_per_second);
+        if self.state.read_bytes_per_second.replace(bytes_per_second) != bytes_per_second {
+            let host = self.state.name();
+            self.state.world().record(Happening::Receives { host, bytes_per_second });
+        }
     }
 
     /// Makes its disk so many times slower than the world's [options](super::WorldOptions) say.
     pub fn set_disk_slowness(&self, times: u32) {
-        let happening = Happening::DiskPaced { host: self.state.name(), times };
-        self.state.world().record(happening);
-        self.state.disk_slowness.store(times, Ordering::Relaxed);
+        if self.state.disk_slowness.swap(times, Ordering::Relaxed) != times {
+            let host = self.state.name();
+            self.state.world().record(Happening::DiskPaced { host, times });
+        }
     }
 
     /// Has random faults leave this host alone: it does not crash, freeze or slow down by itself. The

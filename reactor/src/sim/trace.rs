@@ -87,9 +87,9 @@ pub(super) enum Happening {
     PowerLost {
         host: Rc<str>,
     },
-    ReadsSlowly {
+    Receives {
         host: Rc<str>,
-        bytes_per_second: u64,
+        bytes_per_second: Option<u64>,
     },
     Refused {
         at: Ends,
@@ -241,8 +241,11 @@ impl fmt::Display for Happening {
             Happening::Note { text } => f.write_str(text),
             Happening::Panicked { host, text } => write!(f, "{host} panicked: {text}"),
             Happening::PowerLost { host } => write!(f, "{host} lost power"),
-            Happening::ReadsSlowly { host, bytes_per_second } => {
-                write!(f, "{host} receives {bytes_per_second} bytes a second")
+            Happening::Receives { host, bytes_per_second: Some(rate) } => {
+                write!(f, "{host} receives {rate} bytes a second")
+            }
+            Happening::Receives { host, bytes_per_second: None } => {
+                write!(f, "{host} receives at full speed")
             }
             Happening::Refused { at } => write!(f, "{at}: refused"),
             Happening::Reset { at } => write!(f, "{at}: reset arrived"),

@@ -9,6 +9,7 @@ mod response;
 mod server;
 mod server_body;
 mod server_time;
+mod simulated;
 mod support;
 
 /// Property tests draw the same cases in every run; a case that failed becomes a test of its own.
