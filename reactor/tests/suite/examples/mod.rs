@@ -2,6 +2,7 @@
 
 mod cached_lookups;
 mod child_process;
+mod periodic_job;
 mod simulated_partition;
 mod stdio;
 mod thread_pool;
