@@ -109,6 +109,7 @@
 //!
 //! [`sim`] goes on from there: whole networks of hosts that fail in every way, decided by a seed.
 
+pub mod adapters;
 mod address;
 mod agenda;
 mod allowance;

@@ -1,5 +1,6 @@
 //! All integration tests of the reactor: one binary, one module a subject.
 
+mod adapters;
 mod cached_functions;
 mod cached_lookups;
 mod caches;
