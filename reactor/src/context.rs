@@ -3,6 +3,7 @@
 //! Owns the thread's current context and the charging of time to it. Does not own the capture and
 //! restore around callbacks, timers, tasks and jobs: whoever runs those calls [`swap`].
 
+mod cpu;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use self::cpu::CpuMeter;
+pub(crate) use self::cpu::{CpuClock, restart_cpu_meter};
 use crate::backend::{Backend, Stopwatch};
 use crate::clock::{Instant, SystemClock};
 
@@ -97,10 +100,13 @@ impl Name {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Usage {
-    /// Time spent running on the loop, by the monotonic clock.
+    /// Processor time spent on the loop: by the monotonic clock, less what the system gave to others
+    /// meanwhile. In a simulation, the time that calls are said to cost.
     pub loop_time: Duration,
-    /// Time spent in pool threads, by the monotonic clock.
+    /// Time spent in pool threads, by the monotonic clock: waiting for a disk counts.
     pub thread_time: Duration,
+    /// Processor time spent in pool threads.
+    pub thread_cpu_time: Duration,
     /// How long jobs have waited for a thread of their pool.
     pub thread_wait: Duration,
     /// Database transactions run.
@@ -125,6 +131,7 @@ impl Usage {
         } else {
             self.loop_time = self.loop_time.saturating_add(cost.loop_time);
             self.thread_time = self.thread_time.saturating_add(cost.thread_time);
+            self.thread_cpu_time = self.thread_cpu_time.saturating_add(cost.thread_cpu_time);
         }
         self.thread_wait = self.thread_wait.saturating_add(cost.thread_wait);
         self.db_wait = self.db_wait.saturating_add(cost.db_wait);
@@ -426,7 +433,17 @@ pub(crate) enum AccountingClock {
     Loop(Rc<dyn Backend>),
     /// The machine's clock, read without a detour: this happens twice a turn at least.
     System(SystemClock),
-    Thread(Stopwatch),
+    Thread(Stopwatch, CpuClock),
+}
+
+impl AccountingClock {
+    fn cpu_clock(&self) -> CpuClock {
+        match self {
+            AccountingClock::Loop(_) => CpuClock::None,
+            AccountingClock::System(_) => CpuClock::Thread,
+            AccountingClock::Thread(_, cpu_clock) => cpu_clock.clone(),
+        }
+    }
 }
 
 /// Installs the clock that loop time is measured with, and returns the one before. Without a clock no
@@ -438,7 +455,9 @@ pub(crate) fn install_clock(clock: Option<AccountingClock>) -> Option<Accounting
             Some(AccountingClock::System(clock)) => Some(*clock),
             _ => None,
         });
+        let cpu_clock = clock.as_ref().map_or(CpuClock::None, AccountingClock::cpu_clock);
         let before = current.clock.replace(clock);
+        current.cpu.install(cpu_clock);
         current.slice_started.set(time());
         before
     })
@@ -446,7 +465,7 @@ pub(crate) fn install_clock(clock: Option<AccountingClock>) -> Option<Accounting
 
 /// Whether this thread is one of a pool's.
 pub(crate) fn is_on_pool_thread() -> bool {
-    CURRENT.with(|current| matches!(&*current.clock.borrow(), Some(AccountingClock::Thread(_))))
+    CURRENT.with(|current| matches!(&*current.clock.borrow(), Some(AccountingClock::Thread(..))))
 }
 
 /// Charges the running slice up to now: before counters are read or change their meaning, and before
@@ -466,7 +485,11 @@ pub(crate) fn settle() -> Option<Instant> {
 pub(crate) fn settle_before_waiting() -> Option<Instant> {
     let context = CURRENT.with(|current| current.context.take())?;
     CURRENT.with(|current| current.charged.set(std::ptr::null()));
-    Some(end_slice(&context))
+    let now = end_slice(&context);
+    if CURRENT.with(|current| current.cpu.count_turn()) {
+        cpu::sample();
+    }
+    Some(now)
 }
 
 /// Returns when the clock was last read for the accounting.
@@ -506,13 +529,14 @@ struct Current {
     clock: RefCell<Option<AccountingClock>>,
     /// The same, if it is the machine's.
     system_clock: Cell<Option<SystemClock>>,
+    cpu: CpuMeter,
 }
 
 impl Current {
     /// Whether this thread is a loop's: what runs in a pool's thread keeps nobody waiting.
     #[cold]
     fn is_on_loop(&self) -> bool {
-        !matches!(&*self.clock.borrow(), Some(AccountingClock::Thread(_)))
+        !matches!(&*self.clock.borrow(), Some(AccountingClock::Thread(..)))
     }
 
     #[inline]
@@ -582,7 +606,7 @@ fn time_of_another() -> Instant {
         None => Instant::START,
         Some(AccountingClock::Loop(backend)) => backend.now(),
         Some(AccountingClock::System(clock)) => clock.now(),
-        Some(AccountingClock::Thread(stopwatch)) => Instant::START + stopwatch(),
+        Some(AccountingClock::Thread(stopwatch, _)) => Instant::START + stopwatch(),
     })
 }
 
@@ -592,17 +616,22 @@ fn end_slice(inner: &Inner) -> Instant {
     let now = time();
     let started = CURRENT.with(|current| current.slice_started.replace(now));
     let nanos = now.as_nanos().saturating_sub(started.as_nanos());
-    inner.charge_loop(nanos);
-    if nanos > LOOP_HOLD_NANOS_MAX {
-        report_overlong_slice(inner, nanos);
+    if nanos > cpu::SHORT_SLICE_NANOS_MAX {
+        end_long_slice(inner, nanos);
+    } else {
+        CURRENT.with(|current| current.cpu.count_short_slice(nanos));
+        inner.charge_loop(nanos);
     }
     now
 }
 
+/// Only in a long slice can others have had the processor for long.
 #[cold]
-fn report_overlong_slice(inner: &Inner, nanos: u64) {
+#[inline(never)]
+fn end_long_slice(inner: &Inner, nanos: u64) {
+    inner.charge_loop(cpu::of_long_slice(nanos));
     CURRENT.with(|current| {
-        if current.is_on_loop() {
+        if nanos > LOOP_HOLD_NANOS_MAX && current.is_on_loop() {
             report_overlong(current.activity.get(), inner.name.as_str(), nanos);
         }
     });
@@ -675,6 +704,7 @@ thread_local! {
             activity: Cell::new("a callback"),
             clock: RefCell::new(None),
             system_clock: Cell::new(None),
+            cpu: CpuMeter::new(),
         })
     };
 }

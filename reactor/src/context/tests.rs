@@ -11,16 +11,29 @@ const STEP: Duration = Duration::from_millis(7);
 /// Time that passes when told so, for as long as this lives.
 struct Passing {
     nanos: Arc<AtomicU64>,
+    cpu_nanos: Rc<Cell<u64>>,
     before: Option<AccountingClock>,
 }
 
 impl Passing {
     fn install() -> Self {
+        Self::with_cpu_clock(|_| CpuClock::None)
+    }
+
+    fn with_cpu_clock(clock: impl FnOnce(Rc<Cell<u64>>) -> CpuClock) -> Self {
         let nanos = Arc::new(AtomicU64::new(1_000));
         let shared = Arc::clone(&nanos);
         let stopwatch: Stopwatch =
             Arc::new(move || Duration::from_nanos(shared.load(Ordering::Relaxed)));
-        Self { nanos, before: install_clock(Some(AccountingClock::Thread(stopwatch))) }
+        let cpu_nanos = Rc::new(Cell::new(7_000));
+        let clock = AccountingClock::Thread(stopwatch, clock(Rc::clone(&cpu_nanos)));
+        Self { nanos, cpu_nanos, before: install_clock(Some(clock)) }
+    }
+
+    /// Time that passes while this thread has the processor.
+    fn compute(&self, time: Duration) {
+        self.pass(time);
+        self.cpu_nanos.set(self.cpu_nanos.get() + time.as_nanos() as u64);
     }
 
     fn pass(&self, time: Duration) {
@@ -192,4 +205,67 @@ fn a_long_slice_on_a_pool_s_thread_holds_nobody_up() {
     context.run(|| time.pass(Duration::from_secs(3600)));
     assert_eq!(context.usage().loop_time, Duration::from_secs(3600));
     assert_eq!(lines.take(), Vec::<String>::new());
+}
+
+const MICROSECOND: Duration = Duration::from_micros(1);
+
+fn preemptible() -> Passing {
+    Passing::with_cpu_clock(|nanos| CpuClock::Test(Rc::new(move || nanos.get())))
+}
+
+#[test]
+fn what_the_system_gives_to_others_meanwhile_costs_nobody() {
+    let time = preemptible();
+    let (short, long) = (LogContext::new("short"), LogContext::new("long"));
+    for _ in 0..3 {
+        short.run(|| time.compute(MICROSECOND * 50));
+        long.run(|| {
+            time.compute(STEP);
+            time.pass(STEP * 10);
+            time.compute(STEP * 2);
+        });
+    }
+    assert_eq!(short.usage().loop_time, MICROSECOND * 150);
+    assert_eq!(long.usage().loop_time, STEP * 9);
+}
+
+#[test]
+fn what_the_loop_itself_takes_is_learnt_and_not_charged_to_a_long_slice() {
+    let time = preemptible();
+    let request = LogContext::new("GET-1");
+    let turn = |time: &Passing| {
+        request.run(|| time.compute(MICROSECOND * 10));
+        settle_before_waiting();
+        // Waits, and then sees to what has come.
+        time.pass(STEP);
+        time.compute(MICROSECOND * 6);
+    };
+    for _ in 0..20_000 {
+        turn(&time);
+    }
+    assert_eq!(
+        request.usage().loop_time,
+        MICROSECOND * 200_000,
+        "short slices are as long as they last"
+    );
+    let long = LogContext::new("GET-2");
+    for _ in 0..100 {
+        turn(&time);
+    }
+    long.run(|| {
+        time.compute(STEP);
+        time.pass(STEP * 3);
+    });
+    let charged = long.usage().loop_time;
+    assert!(charged.abs_diff(STEP) < STEP / 50, "{charged:?}");
+}
+
+#[test]
+fn no_slice_costs_more_than_it_lasted() {
+    let time = preemptible();
+    let request = LogContext::new("GET-1");
+    // Of some time before, which no slice has told of.
+    time.compute(STEP * 100);
+    request.run(|| time.compute(STEP));
+    assert_eq!(request.usage().loop_time, STEP);
 }

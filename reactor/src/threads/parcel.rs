@@ -23,6 +23,7 @@ pub(super) struct Parcel<W: ?Sized = dyn Work> {
     pub(super) queued_at: Instant,
     pub(super) started_at: Instant,
     pub(super) ended_at: Instant,
+    cpu_time: Duration,
     pub(super) end: End,
     /// What the job has cost beside its time; most cost nothing.
     usage: Option<Box<Usage>>,
@@ -93,6 +94,7 @@ impl Parcel {
             queued_at: Instant::START,
             started_at: Instant::START,
             ended_at: Instant::START,
+            cpu_time: Duration::ZERO,
             end: End::None,
             usage: None,
             work: Closure { f: Some(f), outcome: None },
@@ -115,9 +117,11 @@ impl Parcel {
                 End::Panicked
             }
         };
-        // Its time on the thread's clock is taken from that clock.
-        let usage = Usage { loop_time: Duration::ZERO, ..context.usage() };
+        let usage = context.usage();
         self.ended_at = context::last_reading();
+        // A thread is no loop: what its slices have cost is the thread's processor time.
+        self.cpu_time = usage.loop_time;
+        let usage = Usage { loop_time: Duration::ZERO, ..usage };
         self.usage = (usage != Usage::default()).then(|| Box::new(usage));
     }
 
@@ -136,6 +140,7 @@ impl Parcel {
         let usage = self.usage.as_deref().copied().unwrap_or_default();
         Usage {
             thread_time: usage.thread_time.saturating_add(self.run_time()),
+            thread_cpu_time: usage.thread_cpu_time.saturating_add(self.cpu_time),
             thread_wait: usage.thread_wait.saturating_add(self.wait_time()),
             ..usage
         }

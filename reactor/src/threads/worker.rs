@@ -11,7 +11,7 @@ use super::patience::Patience;
 use super::queue::Queue;
 use crate::backend::Stopwatch;
 use crate::clock::Instant;
-use crate::context::{self, AccountingClock, LogContext};
+use crate::context::{self, AccountingClock, CpuClock, LogContext};
 use crate::remote::ReactorRemote;
 
 /// What the loop and the threads of a pool share.
@@ -137,9 +137,10 @@ impl Shared {
     /// What a thread does all its life.
     fn work(&self, number: usize) {
         let stopwatch = Arc::clone(&self.stopwatch);
-        context::install_clock(Some(AccountingClock::Thread(stopwatch)));
+        context::install_clock(Some(AccountingClock::Thread(stopwatch, CpuClock::Thread)));
         let mut context = LogContext::sentinel();
         let mut patience = Patience::new();
+        let mut has_waited = false;
         let mut queue = self.queue();
         self.awake.fetch_add(1, Ordering::Relaxed);
         loop {
@@ -149,6 +150,9 @@ impl Shared {
                 drop(queue);
                 if gives_place {
                     self.call_loop();
+                }
+                if std::mem::take(&mut has_waited) {
+                    context::restart_cpu_meter();
                 }
                 job.run(&mut context, &self.name);
                 queue = self.queue();
@@ -162,6 +166,7 @@ impl Shared {
             } else {
                 let is_wanted;
                 (queue, is_wanted) = self.wait_for_job(queue, &mut patience);
+                has_waited = true;
                 let is_spare = queue.threads() > self.options.threads_min;
                 if !is_wanted && is_spare && queue.len() == 0 {
                     break;
