@@ -246,12 +246,12 @@ impl<'a, 'b> Writer<'a, 'b> {
 
     /// Writes a value without a name.
     pub(super) fn value(&mut self, value: impl fmt::Display) -> fmt::Result {
-        write!(self.out, ":{}", escaped(&value.to_string()))
+        write!(self.out, ":{}", escaped(&value.to_string(), &['\\', ':', '=']))
     }
 
     /// Writes a setting.
     pub(super) fn setting(&mut self, name: &str, value: impl fmt::Display) -> fmt::Result {
-        write!(self.out, ":{name}={}", escaped(&value.to_string()))
+        write!(self.out, ":{name}={}", escaped(&value.to_string(), &['\\', ':']))
     }
 
     /// Writes a setting if it is there.
@@ -270,7 +270,8 @@ impl<'a, 'b> Writer<'a, 'b> {
     }
 }
 
-fn escaped(text: &str) -> String {
+/// Puts a backslash before these, and before a bracket that is not an address's.
+fn escaped(text: &str, special: &[char]) -> String {
     let is_address = text
         .strip_prefix('[')
         .and_then(|text| text.strip_suffix(']'))
@@ -280,7 +281,7 @@ fn escaped(text: &str) -> String {
     }
     let mut escaped = String::with_capacity(text.len());
     for (index, character) in text.char_indices() {
-        if matches!(character, '\\' | ':' | '=') || (index == 0 && character == '[') {
+        if special.contains(&character) || (index == 0 && character == '[') {
             escaped.push('\\');
         }
         escaped.push(character);

@@ -6,4 +6,5 @@ mod periodic_job;
 mod simulated_partition;
 mod stdio;
 mod thread_pool;
+mod tls;
 mod udp_echo;
