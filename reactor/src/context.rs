@@ -21,6 +21,7 @@ use self::cpu::CpuMeter;
 pub(crate) use self::cpu::{CpuClock, restart_cpu_meter};
 use crate::backend::{Backend, Stopwatch};
 use crate::clock::{Instant, SystemClock};
+use crate::testing::leaks::CountedContext;
 
 /// Names the piece of work that is running (a request, a background process) and counts its cost.
 ///
@@ -47,6 +48,7 @@ struct Inner {
     loop_nanos: Cell<u64>,
     /// All other costs; most contexts, those of idle connections above all, never have any.
     usage: OnceCell<Box<Cell<Usage>>>,
+    _counted: CountedContext,
 }
 
 /// A numbered name is spelt out only when somebody asks for it: most never are. Nor are those of jobs.
@@ -641,6 +643,7 @@ impl Inner {
     #[inline]
     fn new(name: Name, parent: LogContext) -> Self {
         Inner {
+            _counted: CountedContext::new(|| name.as_str().to_owned()),
             name,
             parent,
             is_finished: Cell::new(false),

@@ -12,6 +12,7 @@ use crate::files::memory::MemoryFileSystem;
 use crate::reactor::Reactor;
 use crate::resolver::HostTable;
 use crate::signals::Signal;
+use crate::testing::leaks::NothingLeft;
 use crate::turn::{Patience, Turner};
 
 /// A reactor whose time stands still until it is moved, and whose network lies in memory.
@@ -171,6 +172,25 @@ impl Clock {
     #[must_use]
     pub fn open_connections(&self) -> usize {
         self.reactor.core().sources.borrow().len()
+    }
+
+    /// Checks, when the guard is dropped, that what the test began since has come to its end: delayed
+    /// calls, tasks, connections and ports, and this thread's deferreds and log contexts.
+    ///
+    /// A test makes it right behind the clock, so that all else is dropped before. Deferreds and contexts
+    /// are known only in builds with debug assertions.
+    ///
+    /// ```should_panic
+    /// use std::time::Duration;
+    /// use ropewalk::testing::Clock;
+    ///
+    /// let clock = Clock::new();
+    /// let _check = clock.expect_nothing_left();
+    /// clock.reactor().call_later(Duration::from_secs(60), || println!("too late"));
+    /// // panics: the test leaves behind: 1 delayed call
+    /// ```
+    pub fn expect_nothing_left(&self) -> NothingLeft<'_> {
+        NothingLeft::watch(self)
     }
 
     fn next_deadline(&self) -> Option<Instant> {

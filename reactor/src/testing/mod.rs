@@ -17,12 +17,16 @@
 //! ```
 
 mod clock;
+mod faults;
 pub(crate) mod leaks;
 mod memory;
+mod replace;
 mod results;
 
 pub use crate::files::memory::{InjectedFault, MemoryFileSystem};
 pub use clock::Clock;
-pub use leaks::NoDeferredLeaks;
+pub use faults::{Fault, FaultPoint};
+pub use leaks::{NoDeferredLeaks, NothingLeft};
 pub use memory::{MemoryPair, MemoryTransport};
+pub use replace::{Replaceable, Replaced, replace};
 pub use results::{UnhandledErrors, assert_no_result, failure_result_of, success_result_of};

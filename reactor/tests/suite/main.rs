@@ -21,6 +21,7 @@ mod fairness;
 mod files;
 mod flow;
 mod framing;
+mod guards;
 mod hosts;
 mod locks;
 mod looping;

@@ -8,3 +8,4 @@ mod stdio;
 mod thread_pool;
 mod tls;
 mod udp_echo;
+mod unit_test;
