@@ -1,5 +1,6 @@
 //! Child processes: starting them, talking to them through pipes, hearing of their end. And this
-//! process's own standard streams: [`Reactor::connect_stdio`].
+//! process's own standard streams, and the sockets that it was started with:
+//! [`Reactor::connect_stdio`], [`Reactor::inherited_sockets`].
 //!
 //! A child is started in a thread; its pipes are [`Transport`](crate::Transport)s, with all that goes
 //! with those; its end is reported by the system, not asked for. Whatever becomes of it, it is waited
@@ -28,6 +29,7 @@
 
 mod child;
 mod command;
+mod inherited;
 mod output;
 mod stdio;
 
@@ -36,6 +38,7 @@ use std::process::ExitStatus;
 
 pub use child::ProcessTransport;
 pub use command::{Command, StandardStream};
+pub use inherited::InheritedSockets;
 pub use output::OutputTooLong;
 
 pub(crate) use child::Child;

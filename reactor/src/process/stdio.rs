@@ -14,7 +14,8 @@ use crate::transport::descriptor::{self, DescriptorStream, End, Manner};
 use crate::transport::file_feed::FileFeed;
 
 impl Reactor {
-    /// Puts a protocol on this process's standard input and output.
+    /// Puts a protocol on this process's standard input and output, and tells it so after the current
+    /// callback has returned.
     ///
     /// Both may be terminals, pipes, sockets or files. They are shared with whoever started this process,
     /// a shell for instance, which would not understand why they suddenly refuse to block: so they are
@@ -61,13 +62,13 @@ impl Reactor {
         descriptor::establish(core, DescriptorStream::new(reader, writer), protocol)
     }
 
-    fn check_has_descriptors(&self) -> io::Result<()> {
+    pub(crate) fn check_has_descriptors(&self) -> io::Result<()> {
         if self.core().backend.has_processes() {
             return Ok(());
         }
         Err(io::Error::new(
             io::ErrorKind::Unsupported,
-            "a simulated reactor has no descriptors; test the protocol on a MemoryTransport",
+            "a simulated reactor has no descriptors; use its network, or a MemoryTransport",
         ))
     }
 }

@@ -234,14 +234,13 @@ pub(crate) fn establish(
         context: LogContext::new("stdio"),
         session: None,
     };
-    let link = Link::establish(core, setup)?;
+    let link = Link::establish_soon(core, setup, true)?;
     let reads_unasked = match &*link.stream.borrow() {
         Some(Stream::Descriptor(stream)) => stream.reads_unasked(),
         _ => false,
     };
     if reads_unasked {
         link.state.set(flag::MAYBE_READABLE);
-        link.read_later(core);
     }
     Ok(Transport::new(link))
 }

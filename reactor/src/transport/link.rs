@@ -199,6 +199,31 @@ impl Link {
         Ok(link)
     }
 
+    /// Puts a protocol on a stream that is connected, at the word of somebody else's code: the protocol is
+    /// told so after that has returned.
+    pub(crate) fn establish_soon(
+        core: &Rc<Core>,
+        setup: Setup,
+        owns_context: bool,
+    ) -> io::Result<Rc<Link>> {
+        let flags = if owns_context { flag::OWNS_CONTEXT } else { 0 };
+        let link = Link::insert(core, setup, flags | flag::CONNECTING | flag::WRITE_BLOCKED)?;
+        let soon = Rc::clone(&link);
+        core.ready.push(Job::in_context(link.context.clone(), move || {
+            let Some(core) = soon.core().filter(|_| !soon.state.has(flag::LOST)) else { return };
+            // An event may have come first.
+            if soon.state.has(flag::CONNECTING) {
+                soon.stream_connected(&core);
+            }
+            // What was written meanwhile, and what no edge will announce.
+            soon.flush_later();
+            if soon.state.has(flag::MAYBE_READABLE) {
+                soon.read_later(&core);
+            }
+        }));
+        Ok(link)
+    }
+
     /// Puts a protocol on a stream that is being connected: that of the setup, or what `claim` gives
     /// when it is due. `told` hears how that went, after the protocol has.
     pub(crate) fn establish_later(

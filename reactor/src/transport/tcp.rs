@@ -152,3 +152,64 @@ fn set_buffers(socket: &Socket, receive: Option<usize>, send: Option<usize>) -> 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+    #[test]
+    fn options_reach_the_sockets() {
+        let keepalive = Some(Duration::from_secs(77));
+        let listen_options = ListenOptions {
+            share_port: true,
+            receive_buffer_bytes: Some(8 * 1024),
+            ..ListenOptions::default()
+        };
+        let listener = listen(ANY, &listen_options).unwrap();
+        let socket = SockRef::from(&listener);
+        assert!(socket.reuse_address().unwrap() && socket.reuse_port().unwrap());
+        // Linux doubles what is asked for.
+        assert!(socket.recv_buffer_size().unwrap() <= 16 * 1024);
+        let bind_address = Some((Ipv4Addr::LOCALHOST, 0).into());
+        let options = ConnectOptions {
+            bind_address,
+            keepalive,
+            send_buffer_bytes: Some(8 * 1024),
+            ..ConnectOptions::default()
+        };
+        let stream = connect(listener.local_addr().unwrap(), &options).unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(77));
+        assert!(socket.send_buffer_size().unwrap() <= 16 * 1024);
+        let options = ConnectOptions { no_delay: false, ..ConnectOptions::default() };
+        let stream = connect(listener.local_addr().unwrap(), &options).unwrap();
+        assert!(!SockRef::from(&stream).tcp_nodelay().unwrap());
+    }
+
+    #[test]
+    fn a_port_is_shared_by_those_who_ask_for_it() {
+        let shared = ListenOptions { share_port: true, ..ListenOptions::default() };
+        let first = listen(ANY, &shared).unwrap();
+        let address = first.local_addr().unwrap();
+        let _second = listen(address, &shared).unwrap();
+        let error = listen(address, &ListenOptions::default()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn an_ipv6_port_serves_ipv4_unless_told_otherwise() {
+        let any: SocketAddr = "[::]:0".parse().unwrap();
+        for v6_only in [false, true] {
+            let Ok(listener) = listen(any, &ListenOptions { v6_only, ..ListenOptions::default() })
+            else {
+                return eprintln!("skipped: this machine has no IPv6");
+            };
+            assert_eq!(SockRef::from(&listener).only_v6().unwrap(), v6_only);
+        }
+    }
+}

@@ -155,7 +155,7 @@ impl fmt::Debug for UdpPort {
 }
 
 impl Port {
-    pub(super) fn open(
+    pub(crate) fn open(
         core: &Rc<Core>,
         socket: DatagramSocket,
         protocol: Box<dyn DatagramProtocol>,

@@ -1,6 +1,7 @@
 //! All integration tests of the reactor: one binary, one module a subject.
 
 mod adapters;
+mod adopting;
 mod cached_functions;
 mod cached_lookups;
 mod caches;
