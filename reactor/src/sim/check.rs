@@ -87,9 +87,7 @@ fn run_seed_named(
         );
     }));
     if let Err(payload) = result {
-        if let Some(name) = name {
-            eprintln!("{}", report(name, &world));
-        }
+        eprintln!("{}", report(name, &world));
         drop(world);
         // What the panic has left behind is no leak.
         std::mem::forget(leaks);
@@ -97,13 +95,11 @@ fn run_seed_named(
     }
     let hash = world.trace_hash();
     let tolerates_deferreds = world.shared().witnessed.is_tolerated(Leftover::Deferreds);
-    let text =
-        if leaks.living() == 0 { String::new() } else { report(name.unwrap_or("?"), &world) };
-    drop(world);
+    world.shared().dismantle();
     let living = leaks.living();
     std::mem::forget(leaks);
     if living > 0 && !tolerates_deferreds {
-        eprintln!("{text}");
+        eprintln!("{}", report(name, &world));
         panic!(
             "{living} deferreds live on without their hosts; do they hold each other, or does the test? \
              (Leftover::Deferreds)"
@@ -113,20 +109,25 @@ fn run_seed_named(
 }
 
 /// What a person needs who wants to know why a seed failed.
-fn report(name: &str, world: &World) -> String {
+fn report(name: Option<&str>, world: &World) -> String {
     let (seed, now) = (world.seed(), world.now());
+    let scenario = name.map_or("a scenario".to_owned(), |name| format!("scenario {name:?}"));
     let commit = commit().map_or(String::new(), |commit| format!(" at commit {commit}"));
-    let thread = std::thread::current();
-    // The test runner names threads after tests; elsewhere the scenario's name has to do.
-    let filter = match thread.name() {
-        Some(test) if test != "main" => format!("cargo test {test}"),
-        _ => "(the same command)".to_owned(),
-    };
     let tail = world.trace_tail();
-    format!(
-        "scenario {name:?} failed with seed {seed}{commit} when {now} had passed; the last things that \
-         happened:\n\n{tail}\nto replay it: {SEEDS_VARIABLE}=seed={seed} {filter}\n"
-    )
+    let mut text = format!(
+        "{scenario} failed with seed {seed}{commit} when {now} had passed; the last things that \
+         happened:\n\n{tail}"
+    );
+    if name.is_some() {
+        let thread = std::thread::current();
+        // The test runner names threads after tests; elsewhere the command was another one.
+        let command = match thread.name() {
+            Some(test) if test != "main" => format!("cargo test {test}"),
+            _ => "and the same command".to_owned(),
+        };
+        text += &format!("\nto replay it: {SEEDS_VARIABLE}=seed={seed} {command}\n");
+    }
+    text
 }
 
 /// Returns the commit that is checked out around the working directory, if there is one.

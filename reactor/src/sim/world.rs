@@ -435,7 +435,7 @@ impl Shared {
         self.agenda.push(when, self.chance.next(), due);
     }
 
-    /// Begins to let time pass, with what was done from outside since it stood still.
+    /// Begins to let time pass, and looks what was done from outside since it stood still.
     #[track_caller]
     fn set_off(self: &Rc<Shared>) -> UnderWay<'_> {
         assert!(
@@ -443,13 +443,26 @@ impl Shared {
             "a world is moved from outside, not from the callbacks of its hosts"
         );
         let under_way = UnderWay(self);
-        self.turn_all();
+        self.look_after_all();
         under_way
     }
 
-    fn turn_all(self: &Rc<Shared>) {
+    /// Has those hosts wake that have something to do because of somebody else than the network.
+    fn look_after_all(&self) {
         for host in self.all_hosts() {
-            self.turn(host.number);
+            let Some(process) = host.process() else { continue };
+            host.synchronize(self);
+            match process.has_something_to_do() || process.stage() == Stage::Stopping {
+                true => self.wake_soon(&host, &process),
+                false => self.wake_for_timers(&host, &process),
+            }
+        }
+    }
+
+    fn wake_for_timers(&self, host: &HostState, process: &Process) {
+        let deadline = process.reactor.core().timers.borrow_mut().next_deadline();
+        if let Some(deadline) = deadline {
+            self.wake_at(host, process, host.world_time(deadline));
         }
     }
 
@@ -467,7 +480,7 @@ impl Shared {
             Due::Arrival(connection, side) => connection.arrive(self, side),
             Due::Call(f) => {
                 f(&World { shared: Rc::clone(self) });
-                self.turn_all();
+                self.look_after_all();
                 None
             }
             Due::ConnectTimeout(socket, host) => match socket.upgrade() {
@@ -480,7 +493,7 @@ impl Shared {
             Due::Datagram(datagram) => self.deliver_datagram(datagram),
             Due::Fault(fault) => {
                 self.follow_fault(fault);
-                self.turn_all();
+                self.look_after_all();
                 None
             }
             Due::GiveUp(connection, side, since) => {
@@ -497,7 +510,7 @@ impl Shared {
             self.turn(host);
         }
         if self.is_ringing.swap(false, Ordering::Relaxed) {
-            self.turn_all();
+            self.look_after_all();
         }
         true
     }
@@ -556,10 +569,7 @@ impl Shared {
             self.in_process(&host, &process, || host.finish(self, &process));
         }
         self.raise_panics();
-        let deadline = process.reactor.core().timers.borrow_mut().next_deadline();
-        if let Some(deadline) = deadline {
-            self.wake_at(&host, &process, host.world_time(deadline));
-        }
+        self.wake_for_timers(&host, &process);
     }
 
     fn turn_to_rest(&self, host: &HostState, process: &Process) {
@@ -627,13 +637,20 @@ impl Process {
     }
 }
 
-impl Drop for Shared {
-    fn drop(&mut self) {
-        for host in self.hosts.take() {
+impl Shared {
+    /// Ends all hosts and forgets what was still to happen.
+    pub(super) fn dismantle(&self) {
+        for host in self.all_hosts() {
             host.dismantle();
         }
         let _silence = ready::silence();
         drop(self.agenda.take_all());
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.dismantle();
     }
 }
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ropewalk::sim::{self, Faults, Leftover, World, WorldOptions};
-use ropewalk::{ConnectionLost, Protocol, Reactor, Transport};
+use ropewalk::{ConnectionLost, Deferred, Protocol, Reactor, Transport};
 
 use super::support::{SECOND, serve};
 
@@ -284,5 +284,29 @@ fn a_scenario_that_fails_when_it_is_asked_to() {
             world.note("seed 42 is unlucky");
             panic!("as asked");
         }
+    });
+}
+
+#[test]
+fn deferreds_that_outlive_all_hosts_are_leaks() {
+    let held: RefCell<Vec<Deferred<()>>> = RefCell::default();
+    let scenario = |world: &World| {
+        let (deferred, resolver) = Deferred::new();
+        world.host("alice").reactor().call_later(SECOND, move || drop(resolver));
+        held.borrow_mut().push(deferred);
+        world.tolerate(Leftover::Timers);
+    };
+    let options = WorldOptions::default();
+    let result = catch_unwind(AssertUnwindSafe(|| sim::run_seed(1, &options, scenario)));
+    let text = *result.unwrap_err().downcast::<String>().unwrap();
+    assert!(text.starts_with("1 deferreds live on"), "{text}");
+    held.take();
+    // What only the hosts own goes with them.
+    sim::run_seed(1, &options, |world| {
+        let (deferred, resolver) = Deferred::<()>::new();
+        let reactor = world.host("alice").reactor();
+        reactor.call_later(SECOND, move || drop(resolver));
+        reactor.call_later(2 * SECOND, move || drop(deferred));
+        world.tolerate(Leftover::Timers);
     });
 }
