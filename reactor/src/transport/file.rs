@@ -1,9 +1,7 @@
 //! A stretch of a file that the system sends by itself, without its bytes passing through the process.
 //!
 //! The call is made in a thread job, on a duplicate of the socket's descriptor: a page that is not in memory
-//! has that thread wait for the disk, never the loop. What is sent there is sent between two things that
-//! the loop sends, because whoever gives the file is the registered producer and was asked when everything
-//! else had gone out.
+//! has that thread wait for the disk, never the loop. Meanwhile the loop sends nothing on that connection.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,7 +13,6 @@ use rustix::io::Errno;
 
 use super::link::{Link, flag};
 use super::stream::Stream;
-use crate::core::Core;
 use crate::deferred::Deferred;
 use crate::failure::Failure;
 use crate::files::FileRange;
@@ -41,8 +38,8 @@ impl Link {
     /// Has the system send these bytes, if it can: a file of the machine on a plain TCP connection.
     pub(crate) fn take_file(self: &Rc<Link>, range: &FileRange) -> Option<Deferred<u64>> {
         if !cfg!(target_os = "linux")
-            || self.state.has(flag::TLS | flag::WRITE_BLOCKED)
-            || self.state.has(flag::CONNECTING | flag::HANDSHAKING)
+            || self.state.has(flag::TLS | flag::WRITE_BLOCKED | flag::SENDING_FILE)
+            || self.state.has(flag::CONNECTING | flag::HANDSHAKING | flag::METERED)
             || !self.takes_writes()
             || self.buffered_bytes() > 0
         {
@@ -54,6 +51,7 @@ impl Link {
             Some(Stream::Tcp(stream)) => stream.as_fd().try_clone_to_owned().ok()?,
             _ => return None,
         };
+        self.state.set(flag::SENDING_FILE);
         let (offset, length_bytes) = (range.offset, range.length_bytes);
         let file = Arc::clone(&range.file);
         let sent = range.pool.defer(move || match file.system_file() {
@@ -61,27 +59,41 @@ impl Link {
             None => Err(io::Error::from(io::ErrorKind::Unsupported).into()),
         });
         let link = Rc::clone(self);
-        Some(sent.add_callback(move |sent| link.file_sent(sent)))
+        Some(sent.add_both(move |sent| {
+            link.state.clear(flag::SENDING_FILE);
+            link.file_sent(sent)
+        }))
     }
 
     /// Does what the loop has to do about bytes that were sent in a thread.
-    fn file_sent(self: &Rc<Link>, sent: Sent) -> Result<u64, Failure> {
-        let Some(core) = self.core() else { return Ok(sent.bytes) };
+    fn file_sent(self: &Rc<Link>, sent: Result<Sent, Failure>) -> Result<u64, Failure> {
+        let Some(core) = self.core().filter(|_| !self.state.has(flag::LOST)) else {
+            return sent.map(|sent| sent.bytes);
+        };
+        let sent = match sent {
+            Ok(sent) => sent,
+            Err(failure) => {
+                self.flush_later();
+                return Err(failure);
+            }
+        };
         core.counters.bytes_out.add(sent.bytes as usize);
-        if self.state.has(flag::LOST) {
-            return Ok(sent.bytes);
-        }
         match sent.end {
+            End::All => {}
+            End::Blocked => self.block_writing(&sent.socket),
             End::Connection(error) => {
                 self.close_with(&core, error);
                 return Ok(sent.bytes);
             }
-            // The bytes count first; the error, if it was one, will show again.
-            End::File(error) if sent.bytes == 0 => return Err(error.into()),
-            End::Blocked => self.block_writing(&sent.socket),
-            End::All | End::File(_) => {}
+            End::File(error) => {
+                self.flush_later();
+                // The bytes count first; the error, if it was one, will show again.
+                return if sent.bytes > 0 { Ok(sent.bytes) } else { Err(error.into()) };
+            }
         }
-        self.ask_for_more(&core);
+        if !self.state.has(flag::WRITE_BLOCKED) {
+            self.flush_now(&core);
+        }
         Ok(sent.bytes)
     }
 
@@ -93,12 +105,6 @@ impl Link {
             poll(&mut question, Some(&Timespec::default())).is_ok_and(|count| count > 0);
         if !is_writable {
             self.state.set(flag::WRITE_BLOCKED);
-        }
-    }
-
-    fn ask_for_more(self: &Rc<Link>, core: &Rc<Core>) {
-        if !self.state.has(flag::WRITE_BLOCKED) {
-            self.settle(core, Ok(()));
         }
     }
 }

@@ -143,6 +143,8 @@ pub(super) mod flag {
     pub(crate) const READ_HELD: u32 = 1 << 23;
     /// A policy bounds or watches what is sent.
     pub(crate) const METERED: u32 = 1 << 24;
+    /// A thread is having the system send a stretch of a file; what is written goes behind it.
+    pub(crate) const SENDING_FILE: u32 = 1 << 25;
 }
 
 impl State {

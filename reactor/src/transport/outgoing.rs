@@ -226,7 +226,7 @@ impl Link {
                 self.state.clear(flag::HAS_BACKLOG);
                 return Ok(());
             }
-            if self.state.has(flag::WRITE_BLOCKED) {
+            if self.state.has(flag::WRITE_BLOCKED | flag::SENDING_FILE) {
                 break Ok(());
             }
             if sent_bytes >= bytes_max {
@@ -268,14 +268,14 @@ impl Link {
     }
 
     /// Does what depends on how much is left to send.
-    pub(super) fn settle(self: &Rc<Link>, core: &Rc<Core>, sent: io::Result<()>) {
+    fn settle(self: &Rc<Link>, core: &Rc<Core>, sent: io::Result<()>) {
         if let Err(error) = sent {
             self.close_with(core, error);
         } else if self.state.has(flag::HAS_PRODUCER) {
             self.steer_producer(core);
         } else if self.state.has(flag::LOSING | flag::LOSING_WRITE)
             && self.buffered_bytes() == 0
-            && !self.state.has(flag::HANDSHAKING)
+            && !self.state.has(flag::HANDSHAKING | flag::SENDING_FILE)
         {
             self.finish_writing(core);
         }
@@ -428,6 +428,7 @@ const NOT_GATHERED: u32 = flag::LOST
     | flag::WRITE_BLOCKED
     | flag::HAS_PRODUCER
     | flag::METERED
+    | flag::SENDING_FILE
     | flag::TLS;
 
 /// What makes flushing more than one call of the system.
