@@ -2,7 +2,9 @@
 
 mod cached_lookups;
 mod child_process;
+mod file_upload;
 mod periodic_job;
+mod proxy;
 mod simulated_partition;
 mod stdio;
 mod thread_pool;
