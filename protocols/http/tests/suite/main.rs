@@ -4,6 +4,7 @@ mod against_httparse;
 mod agent;
 mod client;
 mod mutation;
+mod replay;
 mod request;
 mod response;
 mod server;

@@ -1,0 +1,7 @@
+//! Fuzzes the entry `chunked`.
+#![no_main]
+
+#[path = "../entries.rs"]
+mod entries;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| entries::run("chunked", input));

@@ -1,0 +1,7 @@
+//! Fuzzes the entry `response`.
+#![no_main]
+
+#[path = "../entries.rs"]
+mod entries;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| entries::run("response", input));
