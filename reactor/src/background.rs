@@ -1,15 +1,14 @@
 //! Work that belongs to no request.
 
-use std::cell::Cell;
-
 use crate::context::LogContext;
 use crate::failure::{CancelledError, Failure};
 use crate::reactor::Reactor;
 
 /// Runs a future to its end in a log context of its own, named `<name>-<counter>`.
 ///
-/// What it costs is charged to nobody else, and its log lines name it. A failure is logged as an error
-/// and goes no further. The process ends with the reactor at the latest.
+/// What it costs is charged to nobody else, and its log lines name it. The counter is the reactor's, so
+/// that a simulation gives the same names each time. A failure is logged as an error and goes no further.
+/// The process ends with the reactor at the latest.
 ///
 /// ```
 /// use ropewalk::testing::Clock;
@@ -27,7 +26,9 @@ pub fn run_as_background_process(
     name: &str,
     work: impl Future<Output = Result<(), Failure>> + 'static,
 ) {
-    let context = LogContext::new(format!("{name}-{}", next_number()));
+    let counter = &reactor.core().counters.background_processes;
+    counter.add(1);
+    let context = LogContext::new(format!("{name}-{}", counter.get()));
     let name = name.to_owned();
     context.run(|| {
         reactor
@@ -47,14 +48,4 @@ pub fn run_as_background_process(
             })
             .detach();
     });
-}
-
-fn next_number() -> u64 {
-    thread_local! {
-        static NEXT: Cell<u64> = const { Cell::new(0) };
-    }
-    NEXT.with(|next| {
-        next.set(next.get() + 1);
-        next.get()
-    })
 }

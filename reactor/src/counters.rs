@@ -17,6 +17,8 @@ pub(crate) struct Counters {
     /// Connections that were made or accepted, and those of them that have ended.
     pub(crate) connections_opened: Count,
     pub(crate) connections_closed: Count,
+    /// Background processes that were started; numbers their contexts.
+    pub(crate) background_processes: Count,
 }
 
 /// A number that only grows.
