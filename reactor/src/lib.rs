@@ -78,6 +78,12 @@
 //! ([`logging`]) and counts its costs. It follows the work by itself: whatever is registered, callback,
 //! timer, task or thread job, runs in the context in which it was registered.
 //!
+//! # Later, again and again
+//!
+//! [`Reactor::call_later`] and [`Reactor::defer_later`] do something once, a [`LoopingCall`] does it at
+//! regular intervals, and [`Reactor::cooperate`] takes long work in small steps, between which everything
+//! else has its turn.
+//!
 //! # Off the loop
 //!
 //! [`Reactor::defer_to_thread`] and [`ThreadPool`]s run what would hold up the loop; other threads reach
@@ -85,8 +91,10 @@
 //!
 //! # Starting and stopping
 //!
-//! A program is a tree of [`Service`]s: started in order, stopped in reverse order, within a time limit;
-//! [`run_service`] ties it to the process and its signals.
+//! A program is a tree of [`Service`]s: started in order, stopped in reverse order, within a time limit.
+//! [`MultiService`] makes one of many, [`ServerService`], [`TimerService`] and
+//! [`policy::ReconnectingClient`] are the usual ones, and [`run_service`] ties the tree to the process and
+//! its signals.
 //!
 //! # Testing
 //!

@@ -1,7 +1,8 @@
 //! Services: what is started and stopped.
 //!
 //! [`Service`] is what a part of a program says about itself, `multi` makes one of many, `run` ties one to
-//! the process; the others are the services that most programs need.
+//! the process; the others are the services that most programs need. One that connects, again and again,
+//! is [`ReconnectingClient`](crate::policy::ReconnectingClient).
 
 mod multi;
 mod run;

@@ -4,14 +4,16 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
+use ropewalk::endpoint::ClientEndpoint;
+use ropewalk::policy::{ReconnectOptions, ReconnectingClient};
 use ropewalk::testing::{Clock, assert_no_result, failure_result_of, success_result_of};
 use ropewalk::{
     Address, AlreadyStarted, CancelledError, Deferred, Failure, MultiService, NoSuchService,
-    Protocol, Reactor, ServerService, Service, Signal, StartError, TimerService, logging,
-    run_service, serve,
+    Protocol, Reactor, ServerService, Service, Signal, StartError, TimerService, Transport,
+    logging, run_service, serve,
 };
 
-use crate::support::Echo;
+use crate::support::{Echo, OnData};
 
 const STOP_LIMIT: Duration = Duration::from_secs(8);
 
@@ -493,4 +495,42 @@ fn a_server_service_listens_until_it_stops_and_then_waits_for_what_is_left() {
     success_result_of(taken.start(clock.reactor()));
     assert_eq!(taken.address().unwrap().to_string(), "127.0.0.1:7");
     success_result_of(taken.stop());
+}
+
+#[test]
+fn a_program_of_a_server_a_client_and_a_timer_runs_and_ends_in_order() {
+    let clock = Clock::new();
+    let lines = logging::capture(1000);
+    let factory = |_: &Address| Some(Box::new(Echo) as Box<dyn Protocol>);
+    let server = ServerService::at("echo", "tcp:7".parse().unwrap(), Rc::new(factory));
+    let received: Rc<RefCell<Vec<u8>>> = Rc::default();
+    let heard = received.clone();
+    let endpoint: ClientEndpoint = "tcp:127.0.0.1:7".parse().unwrap();
+    let build = move || {
+        let heard = heard.clone();
+        let on_data = OnData(move |_: &Transport, data: &[u8]| heard.borrow_mut().extend(data));
+        Box::new(on_data) as Box<dyn Protocol>
+    };
+    let client = ReconnectingClient::new("asker", endpoint, build, ReconnectOptions::default());
+    let connected = client.clone();
+    let timer = TimerService::new("ask", Duration::from_secs(10), move || {
+        connected.when_connected().add_callback(|transport| {
+            transport.write(b"?");
+            Ok(())
+        })
+    });
+    let program = MultiService::new("program", STOP_LIMIT);
+    program.add(server);
+    program.add(client);
+    program.add(timer);
+    let served = serve(clock.reactor(), Rc::new(program.clone()));
+    clock.advance(Duration::from_secs(20));
+    assert_eq!(*received.borrow(), b"???");
+    clock.raise(Signal::Terminate);
+    clock.advance(STOP_LIMIT);
+    success_result_of(served);
+    assert_eq!((program.started_count(), clock.open_connections()), (0, 2), "the two signals");
+    let stopped: Vec<String> =
+        lines.take().into_iter().filter(|line| line.contains("has not stopped")).collect();
+    assert_eq!(stopped, [""; 0]);
 }
