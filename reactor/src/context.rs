@@ -49,6 +49,25 @@ struct Inner {
     /// All other costs; most contexts, those of idle connections above all, never have any.
     usage: OnceCell<Box<Cell<Usage>>>,
     _counted: CountedContext,
+    _living: Living,
+}
+
+/// Lies in each context, and counts those that live on this thread.
+struct Living;
+
+impl Living {
+    #[inline]
+    fn new() -> Living {
+        CURRENT.with(|current| current.living.set(current.living.get() + 1));
+        Living
+    }
+}
+
+impl Drop for Living {
+    #[inline]
+    fn drop(&mut self) {
+        CURRENT.with(|current| current.living.set(current.living.get() - 1));
+    }
 }
 
 /// A numbered name is spelt out only when somebody asks for it: most never are. Nor are those of jobs.
@@ -273,6 +292,12 @@ impl LogContext {
     /// Counts events fetched from the database, for this context and its parents.
     pub fn record_events_fetched(&self, count: u64) {
         self.charge(&Usage { events_fetched: count, ..Usage::default() });
+    }
+
+    /// Returns how many contexts there are on this thread, finished or not, those of connections included:
+    /// one that is still there when its work is done is held by something that should have ended with it.
+    pub fn living_count() -> usize {
+        CURRENT.with(|current| current.living.get())
     }
 
     /// Returns the name; the sentinel's is `sentinel`.
@@ -532,6 +557,8 @@ struct Current {
     /// The same, if it is the machine's.
     system_clock: Cell<Option<SystemClock>>,
     cpu: CpuMeter,
+    /// How many contexts there are.
+    living: Cell<usize>,
 }
 
 impl Current {
@@ -649,6 +676,7 @@ impl Inner {
             is_finished: Cell::new(false),
             loop_nanos: Cell::new(0),
             usage: OnceCell::new(),
+            _living: Living::new(),
         }
     }
 
@@ -708,6 +736,7 @@ thread_local! {
             clock: RefCell::new(None),
             system_clock: Cell::new(None),
             cpu: CpuMeter::new(),
+            living: Cell::new(0),
         })
     };
 }

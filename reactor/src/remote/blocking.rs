@@ -9,6 +9,7 @@ use crate::context;
 use crate::deferred::{IntoDeferred, maybe_deferred};
 use crate::failure::Failure;
 use crate::reactor::Reactor;
+use crate::ready;
 
 /// Why a thread may not wait for the loop, or has waited in vain.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -97,7 +98,8 @@ impl ReactorRemote {
         if matches!(self.shared.alarm, Alarm::Manual) {
             return Err(BlockingCallError::Simulated);
         }
-        if thread::current().id() == self.shared.thread {
+        // A thread that turns another loop would hold that one up.
+        if thread::current().id() == self.shared.thread || ready::current().is_some() {
             return Err(BlockingCallError::OnReactorThread);
         }
         if context::is_on_pool_thread() {

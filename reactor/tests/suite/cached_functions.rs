@@ -412,3 +412,147 @@ mod together {
         assert_eq!(clock.pending_calls(), 0);
     }
 }
+
+mod truth {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type Key = (u8, u8);
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        /// Asks for one key, or for both of a room at once.
+        Ask(Key),
+        AskMany(u8),
+        /// Changes what the database says, and tells the cache.
+        Write(Key),
+        WriteRoom(u8),
+        /// Has a question answered that waits: the one at this place, by what the database said when it
+        /// was asked, or by a failure.
+        Answer(usize),
+        Fail(usize),
+        GiveUp(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let key = || (0u8..2, 0u8..2);
+        prop_oneof![
+            3 => key().prop_map(Step::Ask),
+            1 => (0u8..2).prop_map(Step::AskMany),
+            2 => key().prop_map(Step::Write),
+            1 => (0u8..2).prop_map(Step::WriteRoom),
+            4 => (0usize..8).prop_map(Step::Answer),
+            1 => (0usize..8).prop_map(Step::Fail),
+            1 => (0usize..8).prop_map(Step::GiveUp),
+        ]
+    }
+
+    type Question = Box<dyn FnOnce(Result<(), Failure>)>;
+
+    /// Takes what the database says now along to the answer, whenever that comes.
+    struct Database {
+        versions: RefCell<HashMap<Key, u64>>,
+        questions: RefCell<Vec<Question>>,
+    }
+
+    impl Database {
+        fn ask(&self, keys: &[Key]) -> Deferred<HashMap<Key, u64>> {
+            let (deferred, resolver) = Deferred::new();
+            let said = keys.iter().map(|key| (*key, self.version(*key))).collect();
+            let answer: Question = Box::new(move |order| resolver.fire(order.map(|()| said)));
+            self.questions.borrow_mut().push(answer);
+            deferred
+        }
+
+        fn version(&self, key: Key) -> u64 {
+            self.versions.borrow().get(&key).copied().unwrap_or(0)
+        }
+    }
+
+    proptest! {
+        /// Whoever asks after a change is never told what was true before it, whatever is under way,
+        /// invalidated, failed or given up meanwhile; and nothing stays under way in the end.
+        #[test]
+        fn nobody_is_told_what_was_no_longer_true_when_he_asked(
+            limit in 0usize..6,
+            steps in prop::collection::vec(step(), 0..80),
+        ) {
+            let database = Rc::new(Database {
+                versions: RefCell::default(),
+                questions: RefCell::default(),
+            });
+            let source = database.clone();
+            let single = CachedFunction::by_prefix(CacheOptions::new("test", limit), move |key: Key| {
+                source.ask(&[key]).add_callback(move |found| Ok(found.get(&key).copied()))
+            });
+            let source = database.clone();
+            let many = CachedList::of(&single, move |keys: Vec<Key>| source.ask(&keys));
+            let stale: Rc<RefCell<Vec<String>>> = Rc::default();
+            let mut waiting: Vec<Deferred<()>> = Vec::new();
+            let check = |key: Key, wanted: u64| {
+                let stale = stale.clone();
+                move |got: Option<u64>| {
+                    if got.is_none_or(|got| got < wanted) {
+                        stale.borrow_mut().push(format!("{key:?}: {got:?} instead of {wanted}"));
+                    }
+                }
+            };
+            for step in steps {
+                match step {
+                    Step::Ask(key) => {
+                        let check = check(key, database.version(key));
+                        waiting.push(single.call(key).add_callback(move |got| {
+                            check(got);
+                            Ok(())
+                        }));
+                    }
+                    Step::AskMany(room) => {
+                        let keys = [(room, 0), (room, 1)];
+                        let checks = keys.map(|key| (key, check(key, database.version(key))));
+                        waiting.push(many.call(keys).add_callback(move |got| {
+                            for (key, check) in checks {
+                                check(got[&key]);
+                            }
+                            Ok(())
+                        }));
+                    }
+                    Step::Write(key) => {
+                        *database.versions.borrow_mut().entry(key).or_default() += 1;
+                        single.invalidate(&key);
+                    }
+                    Step::WriteRoom(room) => {
+                        for user in 0..2 {
+                            *database.versions.borrow_mut().entry((room, user)).or_default() += 1;
+                        }
+                        single.invalidate_prefix(&room);
+                    }
+                    Step::Answer(at) | Step::Fail(at) => {
+                        let count = database.questions.borrow().len();
+                        if at < count {
+                            let answer = database.questions.borrow_mut().remove(at);
+                            let is_failure = matches!(step, Step::Fail(_));
+                            answer(if is_failure { Err(Error.into()) } else { Ok(()) });
+                        }
+                    }
+                    Step::GiveUp(at) => {
+                        if let Some(call) = waiting.get(at) {
+                            call.cancel();
+                        }
+                    }
+                }
+                prop_assert!(stale.borrow().is_empty(), "{:?}", stale.borrow());
+                prop_assert!(single.figures().size <= limit);
+            }
+            for answer in database.questions.take() {
+                answer(Ok(()));
+            }
+            prop_assert!(stale.borrow().is_empty(), "{:?}", stale.borrow());
+            prop_assert_eq!(single.figures().pending, 0);
+            for call in waiting {
+                // Answered, failed or given up.
+                prop_assert!(call.into_result().is_ok());
+            }
+        }
+    }
+}

@@ -205,40 +205,119 @@ mod lru {
     }
 
     proptest! {
-        /// Against a plain list, newest first.
+        /// Against a plain list, newest first: sizes, order, and each callback called once when its
+        /// entry goes.
         #[test]
         fn behaves_like_a_list(
             limit in 0usize..12,
-            steps in prop::collection::vec((0u8..4, 0u8..8, 0usize..6), 0..200),
+            is_indexed: bool,
+            steps in prop::collection::vec((0u8..12, 0u8..3, 0u8..4, 0usize..6), 0..200),
         ) {
             let cache = LruCache::with_size(limit, |size: &usize| *size);
-            let mut model: Vec<(u8, usize)> = Vec::new();
-            for (what, key, size) in steps {
+            let cache = if is_indexed { cache.by_prefix() } else { cache };
+            let mut model = Model { limit, entries: Vec::new(), gone: 0 };
+            let gone = Rc::new(Cell::new(0));
+            for (what, room, user, size) in steps {
+                let key = (room, user);
+                let called = gone.clone();
+                let on_invalidate: OnInvalidate = Rc::new(move || called.set(called.get() + 1));
                 match what {
-                    0 | 1 => {
-                        cache.insert(key, size);
-                        model.retain(|entry| entry.0 != key);
-                        model.insert(0, (key, size));
-                        while model.iter().map(|entry| entry.1).sum::<usize>() > limit {
-                            model.pop();
+                    0..=2 => {
+                        cache.insert_with(key, size, vec![on_invalidate]);
+                        model.insert(key, size, 1);
+                    }
+                    3 | 4 => {
+                        let found = cache.get_with(&key, on_invalidate);
+                        prop_assert_eq!(found, model.touch(key));
+                    }
+                    5 => {
+                        cache.update(key, size, vec![on_invalidate]);
+                        model.update(key, size);
+                    }
+                    6 => {
+                        let there = model.entries.iter().find(|entry| entry.0 == key).copied();
+                        let kept = there.map_or(size, |entry| entry.1);
+                        prop_assert_eq!(cache.get_or_insert(key, size), kept);
+                        if there.is_none() {
+                            model.insert(key, size, 0);
                         }
                     }
-                    2 => {
-                        let found = model.iter().position(|entry| entry.0 == key);
-                        prop_assert_eq!(cache.get(&key), found.map(|at| model[at].1));
-                        if let Some(at) = found {
-                            let entry = model.remove(at);
-                            model.insert(0, entry);
-                        }
+                    7 => {
+                        prop_assert_eq!(cache.remove(&key).is_some(), model.forget(|k| k == key) > 0);
                     }
-                    _ => {
-                        cache.remove(&key);
-                        model.retain(|entry| entry.0 != key);
+                    8 => prop_assert_eq!(cache.remove_prefix(&room), model.forget(|k| k.0 == room)),
+                    9 => {
+                        let count = cache.remove_where(|k| k.1 == user);
+                        prop_assert_eq!(count, model.forget(|k| k.1 == user));
                     }
+                    10 => {
+                        cache.set_limit(size * 2);
+                        model.limit = size * 2;
+                        model.evict();
+                    }
+                    _ if size == 0 => {
+                        cache.clear();
+                        model.forget(|_| true);
+                    }
+                    // Nothing is that old.
+                    _ => prop_assert_eq!(cache.expire(1_000, 10), 0),
                 }
-                prop_assert_eq!(cache.size(), model.iter().map(|entry| entry.1).sum::<usize>());
-                prop_assert_eq!(cache.len(), model.len());
-                prop_assert!(model.iter().all(|entry| cache.peek(&entry.0) == Some(entry.1)));
+                prop_assert_eq!(cache.size(), model.entries.iter().map(|entry| entry.1).sum::<usize>());
+                prop_assert_eq!(cache.len(), model.entries.len());
+                prop_assert!(model.entries.iter().all(|entry| cache.peek(&entry.0) == Some(entry.1)));
+                prop_assert_eq!(gone.get(), model.gone, "callbacks of entries that have gone");
+            }
+        }
+    }
+
+    type Key = (u8, u8);
+
+    struct Model {
+        limit: usize,
+        /// Key, size, and how many callbacks there are; newest first.
+        entries: Vec<(Key, usize, u32)>,
+        /// How many callbacks have been called.
+        gone: u32,
+    }
+
+    impl Model {
+        fn insert(&mut self, key: Key, size: usize, callbacks: u32) {
+            self.forget(|other| other == key);
+            self.entries.insert(0, (key, size, callbacks));
+            self.evict();
+        }
+
+        fn update(&mut self, key: Key, size: usize) {
+            match self.entries.iter().position(|entry| (entry.0, entry.1) == (key, size)) {
+                Some(at) => {
+                    let (key, size, callbacks) = self.entries.remove(at);
+                    self.entries.insert(0, (key, size, callbacks + 1));
+                    self.evict();
+                }
+                None => self.insert(key, size, 1),
+            }
+        }
+
+        fn touch(&mut self, key: Key) -> Option<usize> {
+            let at = self.entries.iter().position(|entry| entry.0 == key)?;
+            let (key, size, callbacks) = self.entries.remove(at);
+            self.entries.insert(0, (key, size, callbacks + 1));
+            Some(size)
+        }
+
+        fn forget(&mut self, fits: impl Fn(Key) -> bool) -> usize {
+            let before = self.entries.len();
+            let gone = self.entries.iter().filter(|entry| fits(entry.0)).map(|entry| entry.2);
+            self.gone += gone.sum::<u32>();
+            self.entries.retain(|entry| !fits(entry.0));
+            before - self.entries.len()
+        }
+
+        fn evict(&mut self) {
+            while self.entries.iter().map(|entry| entry.1).sum::<usize>() > self.limit {
+                if let Some((_, _, callbacks)) = self.entries.pop() {
+                    self.gone += callbacks;
+                }
             }
         }
     }

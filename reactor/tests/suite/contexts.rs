@@ -326,3 +326,23 @@ fn those_who_share_a_result_each_go_on_in_their_own_context() {
     let expected = ["GET-1", "GET-2"].map(|name| ("starter".to_owned(), name.to_owned()));
     assert_eq!(seen, expected);
 }
+
+#[test]
+fn a_context_goes_with_its_work() {
+    let before = LogContext::living_count();
+    let clock = Clock::new();
+    LogContext::new("GET-1").run(|| {
+        clock.reactor().call_later(Duration::from_secs(1), || ());
+        clock.reactor().defer_to_thread(|| Ok::<_, Failure>(())).detach();
+        run_as_background_process(clock.reactor(), "sweep", async { Ok(()) });
+        assert_eq!(LogContext::living_count(), before + 2);
+    });
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(LogContext::living_count(), before);
+    LogContext::new("GET-2").run(|| {
+        clock.reactor().call_later(Duration::from_secs(3600), || ());
+    });
+    assert_eq!(LogContext::living_count(), before + 1);
+    drop(clock);
+    assert_eq!(LogContext::living_count(), before, "what still waited has gone with the clock");
+}

@@ -62,6 +62,14 @@ fn where_nobody_may_wait_that_is_refused_at_once() {
     let job = here
         .defer_to_thread(move || Ok::<_, Failure>(kind(remote.block_on_reactor_thread(|_| Ok(1)))));
     assert_eq!(here.run_until(job).unwrap(), Some(BlockingCallError::InThreadJob));
+    let remote = here.remote();
+    let other_loop = thread::spawn(move || {
+        let other = reactor();
+        let (answer, answered) = Deferred::new();
+        other.call_soon(move || answered.callback(kind(remote.block_on_reactor_thread(|_| Ok(1)))));
+        other.run_until(answer).unwrap()
+    });
+    assert_eq!(other_loop.join().unwrap(), Some(BlockingCallError::OnReactorThread));
     let clock = Clock::new();
     let remote = clock.reactor().remote();
     let elsewhere = thread::spawn(move || kind(remote.block_on_reactor_thread(|_| Ok(1))));

@@ -471,3 +471,63 @@ fn jobs_begin_in_the_order_in_which_they_were_given() {
     reactor.run_until(jobs).unwrap();
     assert!(order.lock().unwrap().iter().copied().eq(0..120));
 }
+
+/// Jobs given from inside and outside of callbacks, cancelled at any moment, from pools of any size: each
+/// deferred gets a result, and the statistics add up.
+#[test]
+fn whatever_is_cancelled_when_the_jobs_add_up() {
+    for (threads, queue_max, seed) in [(1, 4, 1u64), (2, 1000, 2), (3, 16, 3), (4, 1, 4)] {
+        let reactor = reactor();
+        let options = ThreadPoolOptions::new("any").threads(threads).queue_max(queue_max);
+        let pool = reactor.thread_pool(options.idle_time(Duration::ZERO));
+        let mut random = seed;
+        let mut next = move || {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            random >> 33
+        };
+        let inside = pool.clone();
+        let handle = reactor.clone();
+        let task = reactor.spawn(async move {
+            let (mut done, mut cancelled, mut refused) = (0u64, 0u64, 0u64);
+            let mut jobs: Vec<(u64, Deferred<u64>)> = Vec::new();
+            for n in 0..3_000u64 {
+                let job = move || Ok::<_, Failure>(n);
+                let job = match next() % 3 {
+                    0 => inside.defer_when_free(job),
+                    _ => inside.defer(job),
+                };
+                jobs.push((n, job));
+                if next().is_multiple_of(4) {
+                    let at = next() as usize % jobs.len();
+                    jobs[at].1.cancel();
+                }
+                if next().is_multiple_of(16) {
+                    handle.defer_later(Duration::ZERO, || Ok(())).await?;
+                }
+            }
+            for (n, job) in jobs {
+                match job.await {
+                    Ok(result) => {
+                        assert_eq!(result, n);
+                        done += 1;
+                    }
+                    Err(failure) if failure.is::<CancelledError>() => cancelled += 1,
+                    Err(failure) => {
+                        assert!(failure.is::<ThreadPoolError>(), "{failure}");
+                        refused += 1;
+                    }
+                }
+            }
+            Ok((done, cancelled, refused))
+        });
+        let (done, cancelled, refused) = reactor.run_until(task).unwrap();
+        assert_eq!(reactor.run_until(pool.stop(LIMIT)).unwrap(), 0);
+        let end = pool.statistics();
+        assert_eq!(done + cancelled + refused, 3_000);
+        assert!(done > 0 && cancelled > 0, "seed {seed}");
+        assert_eq!((end.queued, end.running, end.waiting_for_place), (0, 0, 0), "seed {seed}");
+        // Some were cancelled while they ran, or in the line for a place.
+        assert!(end.completed >= done && end.completed + end.cancelled <= done + cancelled);
+        assert_eq!(end.failed, 0);
+    }
+}
