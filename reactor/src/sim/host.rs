@@ -2,27 +2,23 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use super::clock::HostClock;
-use super::faults::WorldOptions;
 use super::network::time_for;
+use super::site::{Site, disk_pace};
 use super::trace::Happening;
 use super::world::Shared;
-use crate::backend::Alarm;
-use crate::backend::manual::{ManualBackend, Surroundings};
+use crate::backend::manual::ManualBackend;
 use crate::clock::Instant;
-use crate::files::FileOperation;
 use crate::reactor::Reactor;
-use crate::resolver::{HostResolver, HostTable};
 use crate::signals::Signal;
 use crate::testing::MemoryFileSystem;
-use crate::transport::memory::{Backlog, MemoryStream};
+use crate::transport::backlog::Backlog;
 
 /// A machine of a [`World`](super::World): a name, addresses, clocks, and a process that comes and goes.
 ///
@@ -159,6 +155,23 @@ impl HostState {
         self.read_bytes_per_second.get().is_some()
     }
 
+    /// Returns the address that it sends from to an address of this kind.
+    pub(super) fn source_address(&self, to: IpAddr) -> IpAddr {
+        if to.is_loopback() {
+            return to;
+        }
+        let same_kind = self.addresses.iter().find(|own| own.is_ipv4() == to.is_ipv4());
+        same_kind.copied().unwrap_or(self.addresses[0])
+    }
+
+    pub(super) fn has_address(&self, address: IpAddr) -> bool {
+        self.addresses.contains(&address)
+    }
+
+    pub(super) fn wall_time(&self, now: Instant) -> SystemTime {
+        self.clock.borrow().wall(now)
+    }
+
     pub(super) fn local_time(&self, now: Instant) -> Instant {
         self.clock.borrow().local(now)
     }
@@ -176,7 +189,7 @@ impl HostState {
     pub(super) fn synchronize(&self, world: &Shared) {
         if let Some(process) = self.process() {
             process.backend.time().move_to(self.local_time(world.now()));
-            let wall = self.clock.borrow().wall(world.now());
+            let wall = self.wall_time(world.now());
             let nanos = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
             self.wall_nanos.store(u64::try_from(nanos).unwrap_or(u64::MAX), Ordering::Relaxed);
         }
@@ -448,92 +461,5 @@ impl fmt::Debug for Host {
             .field("address", &self.address())
             .field("is_running", &self.is_running())
             .finish()
-    }
-}
-
-/// The world as a host's backend sees it.
-struct Site {
-    world: Weak<Shared>,
-    host: Weak<HostState>,
-}
-
-impl Site {
-    fn find(&self) -> Option<(Rc<Shared>, Rc<HostState>)> {
-        Some((self.world.upgrade()?, self.host.upgrade()?))
-    }
-}
-
-impl Surroundings for Site {
-    fn wall_clock(&self) -> SystemTime {
-        match self.find() {
-            Some((world, host)) => host.clock.borrow().wall(world.now()),
-            None => SystemTime::UNIX_EPOCH,
-        }
-    }
-
-    fn alarm(&self) -> Alarm {
-        Alarm::World(match self.world.upgrade() {
-            Some(world) => Arc::clone(&world.is_ringing),
-            None => Arc::new(AtomicBool::new(false)),
-        })
-    }
-
-    fn has_address(&self, address: IpAddr) -> bool {
-        self.host.upgrade().is_some_and(|host| host.addresses.contains(&address))
-    }
-
-    fn job_wait(&self) -> Duration {
-        let Some(world) = self.world.upgrade() else { return Duration::ZERO };
-        world.chance.between(Duration::ZERO, world.options.job_wait_max)
-    }
-
-    fn job_time(&self) -> Duration {
-        let Some((world, host)) = self.find() else { return Duration::ZERO };
-        let time = world.chance.between(Duration::ZERO, world.options.job_time_max);
-        world.record(Happening::JobRan { host: host.name(), time });
-        time
-    }
-
-    fn host_resolver(&self) -> Rc<dyn HostResolver> {
-        Rc::new(self.world.upgrade().map_or_else(HostTable::new, |world| world.names().clone()))
-    }
-
-    fn connect(&self, local_port: u16, address: SocketAddr) -> io::Result<MemoryStream> {
-        let (world, host) = self.find().ok_or(io::ErrorKind::NetworkUnreachable)?;
-        world.connect(&host, local_port, address)
-    }
-
-    fn send_datagram(&self, local_port: u16, to: SocketAddr, data: &[u8]) {
-        if let Some((world, host)) = self.find() {
-            world.send_datagram(&host, local_port, to, data);
-        }
-    }
-}
-
-/// Says how long operations on a disk take.
-fn disk_pace(
-    options: &WorldOptions,
-    slowness: Arc<AtomicU32>,
-) -> impl Fn(FileOperation, u64) -> Duration + Send + Sync + 'static {
-    let (operation_time, sync_time) = (options.disk_operation_time, options.disk_sync_time);
-    let rate = options.disk_bytes_per_second;
-    move |operation, bytes| {
-        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        let mut time = operation_time + time_for(bytes, rate);
-        if operation == FileOperation::Sync {
-            time += sync_time;
-        }
-        time.saturating_mul(slowness.load(Ordering::Relaxed))
-    }
-}
-
-impl HostState {
-    /// Returns the address that it sends from to an address of this kind.
-    pub(super) fn source_address(&self, to: IpAddr) -> IpAddr {
-        if to.is_loopback() {
-            return to;
-        }
-        let same_kind = self.addresses.iter().find(|own| own.is_ipv4() == to.is_ipv4());
-        same_kind.copied().unwrap_or(self.addresses[0])
     }
 }

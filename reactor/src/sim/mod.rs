@@ -135,6 +135,8 @@
 //! - no order that comes from addresses or hashes: iterate `BTreeMap`, not `HashMap`;
 //! - nothing that outlives a process but its files: no statics, no thread-locals, nothing shared between
 //!   hosts but by the test that looks at it;
+//! - what [`Host::run`] is given returns: the world turns the reactor, nobody calls its
+//!   [`run`](crate::Reactor::run);
 //! - jobs of threads are self-contained: they wait neither for the loop nor for each other.
 //!
 //! A scenario shows that a program keeps to them when two runs of a seed have the same
@@ -143,12 +145,14 @@
 mod agenda;
 mod check;
 mod clock;
+mod course;
 mod datagrams;
 mod faults;
 mod host;
 mod leftovers;
 mod nemesis;
 mod network;
+mod site;
 mod trace;
 mod world;
 

@@ -16,6 +16,8 @@ pub(super) struct Nemesis {
     faults: RefCell<Faults>,
     /// Counts the changes of the faults, so that those of before come to nothing.
     generation: Cell<u64>,
+    /// Counts how often the network was made whole, so that cuts of before are not mended twice.
+    era: Cell<u64>,
     /// Hosts that it has felled, and the incarnation that fell.
     felled: RefCell<BTreeMap<usize, u64>>,
 }
@@ -23,13 +25,18 @@ pub(super) struct Nemesis {
 /// The beginning of a fault, or its end.
 pub(super) enum Fault {
     Begin(FaultKind, u64),
-    Mend(Vec<(usize, usize)>),
+    Mend(Vec<(usize, usize)>, u64),
     ReadNormally(usize),
     Restart(usize),
     WriteNormally(usize),
 }
 
 impl Nemesis {
+    /// All cuts are being mended.
+    pub(super) fn begin_era(&self) {
+        self.era.set(self.era.get() + 1);
+    }
+
     pub(super) fn faults(&self) -> Faults {
         self.faults.borrow().clone()
     }
@@ -71,11 +78,12 @@ impl Shared {
                 self.schedule_next(kind);
             }
             Fault::Begin(..) => {}
-            Fault::Mend(ways) => {
+            Fault::Mend(ways, era) if era == self.nemesis.era.get() => {
                 for (from, to) in ways {
                     self.mend_once(from, to);
                 }
             }
+            Fault::Mend(..) => {}
             Fault::ReadNormally(host) => Host { state: self.host(host) }.set_read_rate(None),
             Fault::Restart(host) => self.raise(host),
             Fault::WriteNormally(host) => Host { state: self.host(host) }.set_disk_slowness(1),
@@ -133,7 +141,7 @@ impl Shared {
                 }
             }
         }
-        self.schedule(duration, Due::Fault(Fault::Mend(ways)));
+        self.schedule(duration, Due::Fault(Fault::Mend(ways, self.nemesis.era.get())));
     }
 
     /// Returns a host whose process runs and that is not spared.

@@ -497,6 +497,7 @@ impl Shared {
     }
 
     pub(super) fn mend_all(&self) {
+        self.nemesis.begin_era();
         let ways: Vec<(usize, usize)> = self.links.links.borrow().keys().copied().collect();
         for (from, to) in ways {
             self.mend(from, to, CutBy::Fault);

@@ -1,4 +1,4 @@
-//! [`World`]: the hosts, the time they share, and what happens next.
+//! [`World`]: the hosts, the time they share, and what a test does to them.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -7,29 +7,24 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::agenda::{Agenda, Due};
 use super::clock::HostClock;
 use super::faults::{Faults, LinkOptions, WorldOptions};
-use super::host::{Host, HostState, Process, signed_nanos};
+use super::host::{Host, HostState, signed_nanos};
 use super::leftovers::{Leftover, Witnessed};
 use super::nemesis::Nemesis;
 use super::network::{Connection, CutBy, Links};
 use super::trace::{Happening, Trace};
-use crate::agenda::item;
-use crate::backend::Backend;
 use crate::backend::chance::Chance;
 use crate::clock::Instant;
-use crate::context::LogContext;
-use crate::core::Stage;
 use crate::deferred::Deferred;
 use crate::failure::Failure;
 use crate::ready;
 use crate::resolver::HostTable;
 use crate::transport::memory::MemoryStream;
-use crate::turn::{Patience, Turner};
 
 /// Many hosts, one virtual clock, one seed. See the [module](super).
 ///
@@ -40,29 +35,29 @@ pub struct World {
 
 /// What stands behind a world.
 pub(super) struct Shared {
-    seed: u64,
+    pub(super) seed: u64,
     pub(super) options: WorldOptions,
-    now: Cell<Instant>,
-    agenda: Agenda,
+    pub(super) now: Cell<Instant>,
+    pub(super) agenda: Agenda,
     pub(super) chance: Chance,
-    trace: Trace,
-    hosts: RefCell<Vec<Rc<HostState>>>,
-    numbers_by_name: RefCell<BTreeMap<Rc<str>, usize>>,
-    numbers_by_address: RefCell<BTreeMap<IpAddr, usize>>,
+    pub(super) trace: Trace,
+    pub(super) hosts: RefCell<Vec<Rc<HostState>>>,
+    pub(super) numbers_by_name: RefCell<BTreeMap<Rc<str>, usize>>,
+    pub(super) numbers_by_address: RefCell<BTreeMap<IpAddr, usize>>,
     /// The names that all hosts can look up.
-    names: HostTable,
+    pub(super) names: HostTable,
     pub(super) links: Links,
     pub(super) nemesis: Nemesis,
     /// Set when some host was called from elsewhere.
     pub(super) is_ringing: Arc<AtomicBool>,
     pub(super) witnessed: Witnessed,
     /// The host whose process runs now.
-    turning: Cell<Option<usize>>,
+    pub(super) turning: Cell<Option<usize>>,
     /// Kept until the process that was killed in the middle of a callback has returned from it.
-    silence: RefCell<Option<ready::Silence>>,
-    is_under_way: Cell<bool>,
+    pub(super) silence: RefCell<Option<ready::Silence>>,
+    pub(super) is_under_way: Cell<bool>,
     /// How much has happened without time passing.
-    steps_at_once: Cell<u64>,
+    pub(super) steps_at_once: Cell<u64>,
 }
 
 // Making.
@@ -132,6 +127,10 @@ impl World {
     #[must_use]
     pub fn now(&self) -> Instant {
         self.shared.now()
+    }
+
+    pub(super) fn of(shared: &Rc<Shared>) -> World {
+        World { shared: Rc::clone(shared) }
     }
 
     pub(super) fn shared(&self) -> &Rc<Shared> {
@@ -411,258 +410,6 @@ impl Shared {
     }
 }
 
-// Time.
-
-impl Shared {
-    pub(super) fn now(&self) -> Instant {
-        self.now.get()
-    }
-
-    pub(super) fn faults(&self) -> Faults {
-        self.nemesis.faults()
-    }
-
-    pub(super) fn record(&self, happening: Happening) {
-        self.trace.record(self.now(), happening);
-    }
-
-    pub(super) fn schedule(&self, delay: Duration, due: Due) {
-        self.schedule_at(self.now() + delay, due);
-    }
-
-    /// Has this happen then; among what happens at the same time, whenever the seed decides.
-    pub(super) fn schedule_at(&self, when: Instant, due: Due) {
-        self.agenda.push(when, self.chance.next(), due);
-    }
-
-    /// Begins to let time pass, and looks what was done from outside since it stood still.
-    #[track_caller]
-    fn set_off(self: &Rc<Shared>) -> UnderWay<'_> {
-        assert!(
-            !self.is_under_way.replace(true),
-            "a world is moved from outside, not from the callbacks of its hosts"
-        );
-        let under_way = UnderWay(self);
-        self.look_after_all();
-        under_way
-    }
-
-    /// Has those hosts wake that have something to do because of somebody else than the network.
-    fn look_after_all(&self) {
-        for host in self.all_hosts() {
-            let Some(process) = host.process() else { continue };
-            host.synchronize(self);
-            match process.has_something_to_do() || process.stage() == Stage::Stopping {
-                true => self.wake_soon(&host, &process),
-                false => self.wake_for_timers(&host, &process),
-            }
-        }
-    }
-
-    fn wake_for_timers(&self, host: &HostState, process: &Process) {
-        let deadline = process.reactor.core().timers.borrow_mut().next_deadline();
-        if let Some(deadline) = deadline {
-            self.wake_at(host, process, host.world_time(deadline));
-        }
-    }
-
-    /// Does what is next. Returns whether there was something up to `limit`.
-    fn step(self: &Rc<Shared>, limit: Instant) -> bool {
-        let Some((when, due)) = self.agenda.pop(limit) else { return false };
-        if when > self.now() {
-            self.now.set(when);
-            self.steps_at_once.set(0);
-        }
-        let steps = self.steps_at_once.get() + 1;
-        self.steps_at_once.set(steps);
-        assert!(steps < STEPS_AT_ONCE_MAX, "{steps} things happened without time passing");
-        let host = match due {
-            Due::Arrival(connection, side) => connection.arrive(self, side),
-            Due::Call(f) => {
-                f(&World { shared: Rc::clone(self) });
-                self.look_after_all();
-                None
-            }
-            Due::ConnectTimeout(socket, host) => match socket.upgrade() {
-                Some(socket) if socket.is_connecting() => {
-                    socket.fail(io::ErrorKind::TimedOut);
-                    Some(host)
-                }
-                _ => None,
-            },
-            Due::Datagram(datagram) => self.deliver_datagram(datagram),
-            Due::Fault(fault) => {
-                self.follow_fault(fault);
-                self.look_after_all();
-                None
-            }
-            Due::GiveUp(connection, side, since) => {
-                if let Some(connection) = connection.upgrade() {
-                    for host in connection.give_up(self, side, since) {
-                        self.turn(host);
-                    }
-                }
-                None
-            }
-            Due::Wake { host, incarnation } => self.wake(host, incarnation),
-        };
-        if let Some(host) = host {
-            self.turn(host);
-        }
-        if self.is_ringing.swap(false, Ordering::Relaxed) {
-            self.look_after_all();
-        }
-        true
-    }
-
-    fn arrive_at(&self, limit: Instant) {
-        self.now.set(self.now().max(limit));
-        self.synchronize();
-    }
-
-    fn synchronize(&self) {
-        for host in self.all_hosts() {
-            host.synchronize(self);
-        }
-    }
-
-    fn wake(&self, host: usize, incarnation: u64) -> Option<usize> {
-        let process = self.host(host).process()?;
-        let is_current = process.incarnation == incarnation
-            && process.wakes_at.get().is_some_and(|wakes_at| wakes_at <= self.now());
-        is_current.then(|| {
-            process.wakes_at.set(None);
-            host
-        })
-    }
-
-    /// Has the process turn as soon as time passes.
-    pub(super) fn wake_soon(&self, host: &HostState, process: &Process) {
-        self.wake_at(host, process, self.now());
-    }
-
-    fn wake_at(&self, host: &HostState, process: &Process, when: Instant) {
-        if process.wakes_at.get().is_none_or(|wakes_at| when < wakes_at) {
-            process.wakes_at.set(Some(when));
-            let due = Due::Wake { host: host.number, incarnation: process.incarnation };
-            self.schedule_at(when, due);
-        }
-    }
-}
-
-// Turning the hosts' loops.
-
-impl Shared {
-    /// Lets a host do all that it can do without time passing.
-    fn turn(self: &Rc<Shared>, number: usize) {
-        let host = self.host(number);
-        let Some(process) = host.process() else { return };
-        if host.frozen_until() > self.now() {
-            return self.wake_at(&host, &process, host.frozen_until());
-        }
-        host.synchronize(self);
-        if process.has_something_to_do() {
-            self.record(Happening::Woke { host: host.name() });
-            self.turn_to_rest(&host, &process);
-        }
-        if process.stage() == Stage::Stopping {
-            self.in_process(&host, &process, || host.finish(self, &process));
-        }
-        self.raise_panics();
-        self.wake_for_timers(&host, &process);
-    }
-
-    fn turn_to_rest(&self, host: &HostState, process: &Process) {
-        self.in_process(host, process, || {
-            // It fails only from inside the process's own callbacks, and then the turn goes on after
-            // those.
-            let Ok(mut turner) = Turner::new(&process.reactor) else { return };
-            for _ in 0..TURNS_MAX {
-                turner.turn(Patience::None).expect("a simulated poll without waiting cannot fail");
-                let is_at_rest = !process.has_something_to_do();
-                if is_at_rest || !matches!(process.stage(), Stage::Idle | Stage::Running) {
-                    return;
-                }
-            }
-            panic!("{} did not come to rest within {TURNS_MAX} turns", host.name());
-        });
-    }
-
-    /// Runs `f` as code of the process, and sees what becomes of it.
-    pub(super) fn in_process(&self, host: &HostState, process: &Process, f: impl FnOnce()) {
-        let _watch = self.witnessed.watch(&host.name());
-        let turning_before = self.turning.replace(Some(host.number));
-        {
-            let _queue = ready::install(Rc::clone(&process.reactor.core().ready));
-            LogContext::sentinel().run(f);
-        }
-        self.turning.set(turning_before);
-        drop(self.silence.take());
-    }
-
-    /// Whether code of this host runs now.
-    pub(super) fn is_turning(&self, host: &HostState) -> bool {
-        self.turning.get() == Some(host.number)
-    }
-
-    /// Keeps code that was killed while it ran from having consequences.
-    pub(super) fn keep_silence(&self) {
-        self.silence.replace(Some(ready::silence()));
-    }
-
-    /// Passes on what callbacks have panicked with.
-    fn raise_panics(&self) {
-        if let Some((host, text)) = self.witnessed.take_unrecorded(self).first() {
-            panic!("{host} panicked: {text}");
-        }
-    }
-}
-
-impl Process {
-    pub(super) fn stage(&self) -> Stage {
-        self.reactor.core().stage.get()
-    }
-
-    fn has_something_to_do(&self) -> bool {
-        let core = self.reactor.core();
-        core.agenda.has(item::AT_ONCE)
-            || core.remote.has_mail()
-            || self.backend.has_events()
-            || self.is_timer_due()
-    }
-
-    fn is_timer_due(&self) -> bool {
-        let deadline = self.reactor.core().timers.borrow_mut().next_deadline();
-        deadline.is_some_and(|deadline| deadline <= self.backend.now())
-    }
-}
-
-impl Shared {
-    /// Ends all hosts and forgets what was still to happen.
-    pub(super) fn dismantle(&self) {
-        for host in self.all_hosts() {
-            host.dismantle();
-        }
-        let _silence = ready::silence();
-        drop(self.agenda.take_all());
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        self.dismantle();
-    }
-}
-
-/// The time during which time passes.
-struct UnderWay<'a>(&'a Shared);
-
-impl Drop for UnderWay<'_> {
-    fn drop(&mut self) {
-        self.0.is_under_way.set(false);
-    }
-}
-
 /// Returns a number between `-most` and `most`.
 fn symmetric(chance: &Chance, most: i64) -> i64 {
     let span = most.unsigned_abs().saturating_mul(2).saturating_add(1);
@@ -676,10 +423,3 @@ fn addresses_of(number: usize) -> Vec<IpAddr> {
     let six = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, (number >> 16) as u16, number as u16);
     vec![four.into(), six.into()]
 }
-
-/// Turns within which a host must come to rest. With a thousand callbacks a turn, that is more than any
-/// protocol needs.
-const TURNS_MAX: usize = 100_000;
-
-/// What may happen without time passing.
-const STEPS_AT_ONCE_MAX: u64 = 10_000_000;

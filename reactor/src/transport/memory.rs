@@ -117,7 +117,8 @@ pub(crate) enum Seal {
 const FAILED: Readiness =
     Readiness::READABLE.and(Readiness::CLOSING).and(Readiness::FAILED).and(Readiness::WRITABLE);
 
-struct Watcher {
+/// Hears of readiness.
+pub(super) struct Watcher {
     events: EventQueue,
     key: Key,
 }
@@ -334,7 +335,7 @@ impl MemoryStream {
     /// Reports this end's readiness from now on; what it is now, at once.
     pub(crate) fn watch(&self, events: &EventQueue, key: Key) {
         let socket = &*self.socket;
-        socket.watcher.replace(Some(Watcher { events: Rc::clone(events), key }));
+        socket.watcher.replace(Some(Watcher::new(events, key)));
         if !socket.is_connecting() {
             socket.tell(Readiness::WRITABLE);
         }
@@ -428,6 +429,10 @@ impl MemoryStream {
         &self.socket.local
     }
 
+    pub(super) fn peer(&self) -> &Address {
+        &self.socket.peer
+    }
+
     /// Fails while there is no connection.
     pub(crate) fn check_connected(&self) -> io::Result<()> {
         if self.socket.is_connecting() {
@@ -488,74 +493,14 @@ impl Drop for MemoryStream {
 }
 
 impl Watcher {
-    fn tell(watcher: &RefCell<Option<Watcher>>, readiness: Readiness) {
+    pub(super) fn new(events: &EventQueue, key: Key) -> Watcher {
+        Watcher { events: Rc::clone(events), key }
+    }
+
+    pub(super) fn tell(watcher: &RefCell<Option<Watcher>>, readiness: Readiness) {
         if let Some(watcher) = &*watcher.borrow() {
             watcher.events.borrow_mut().push(Event { key: watcher.key, readiness });
         }
-    }
-}
-
-/// Accepts streams that somebody in this process connects.
-pub(crate) struct MemoryListener {
-    shared: Rc<Backlog>,
-}
-
-/// A listener as its connectors see it.
-pub(crate) struct Backlog {
-    address: Address,
-    capacity: usize,
-    waiting: RefCell<VecDeque<MemoryStream>>,
-    watcher: RefCell<Option<Watcher>>,
-}
-
-impl MemoryListener {
-    /// Makes a listener for which `capacity` connections may wait.
-    pub(crate) fn new(address: Address, capacity: usize) -> MemoryListener {
-        let shared =
-            Backlog { address, capacity, waiting: RefCell::default(), watcher: RefCell::new(None) };
-        MemoryListener { shared: Rc::new(shared) }
-    }
-
-    pub(crate) fn backlog(&self) -> Weak<Backlog> {
-        Rc::downgrade(&self.shared)
-    }
-
-    pub(crate) fn watch(&self, events: &EventQueue, key: Key) {
-        self.shared.watcher.replace(Some(Watcher { events: Rc::clone(events), key }));
-        if !self.shared.waiting.borrow().is_empty() {
-            Watcher::tell(&self.shared.watcher, Readiness::READABLE);
-        }
-    }
-
-    pub(crate) fn accept(&self) -> io::Result<(MemoryStream, Address)> {
-        let stream = self.shared.waiting.borrow_mut().pop_front();
-        let stream = stream.ok_or(io::ErrorKind::WouldBlock)?;
-        let peer = stream.socket.peer.clone();
-        Ok((stream, peer))
-    }
-
-    pub(crate) fn local_address(&self) -> &Address {
-        &self.shared.address
-    }
-}
-
-impl Backlog {
-    /// Connects from `local` and returns the connector's end.
-    pub(crate) fn connect(&self, local: Address) -> MemoryStream {
-        let (connecting, accepted) = MemoryStream::pair(local, self.address.clone(), PIPE_BYTES);
-        self.push(accepted);
-        connecting
-    }
-
-    /// Whether so many connections wait that the next one must.
-    pub(crate) fn is_full(&self) -> bool {
-        self.waiting.borrow().len() >= self.capacity
-    }
-
-    /// Adds a connection to those that wait to be accepted.
-    pub(crate) fn push(&self, accepted: MemoryStream) {
-        self.waiting.borrow_mut().push_back(accepted);
-        Watcher::tell(&self.watcher, Readiness::READABLE);
     }
 }
 

@@ -1,6 +1,7 @@
 //! [`Transport`], the handle through which a protocol writes to and steers its connection.
 
 mod adopt;
+pub(crate) mod backlog;
 pub(crate) mod buffer;
 pub(crate) mod connect;
 pub(crate) mod descriptor;

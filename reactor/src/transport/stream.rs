@@ -11,8 +11,9 @@ use mio::net::{TcpListener, TcpStream};
 use rustix::net::SendFlags;
 use socket2::SockRef;
 
+use super::backlog::MemoryListener;
 use super::descriptor::DescriptorStream;
-use super::memory::{MemoryListener, MemoryStream};
+use super::memory::MemoryStream;
 use super::unix::{PeerCredentials, SendDescriptorError, UnixListener, UnixStream};
 use crate::address::{Address, UnixAddress};
 

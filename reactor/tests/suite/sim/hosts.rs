@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ropewalk::sim::{Leftover, World, WorldOptions};
 use ropewalk::testing::UnhandledErrors;
-use ropewalk::{Deferred, DeferredLock, Failure, Signal};
+use ropewalk::{Deferred, DeferredLock, Failure, LogContext, Signal};
 
 use super::support::{Accepted, Kept, MILLISECOND, SECOND, connect, even_world, serve};
 use crate::support::{Diary, Echo, Recorder, note, read};
@@ -327,4 +327,42 @@ fn a_million_seconds_of_nothing_cost_nothing() {
     started.borrow()[7].reactor().call_later(Duration::from_secs(1_000_000), || {});
     world.run_for(Duration::from_secs(2_000_000));
     assert_ne!(world.trace_hash(), hash);
+}
+
+#[test]
+fn each_host_has_its_contexts_and_its_queue_to_itself() {
+    let world = even_world(1);
+    let diary = Diary::default();
+    for name in ["alice", "bob"] {
+        let host = world.host(name);
+        let (noted, reactor) = (Rc::clone(&diary), host.reactor());
+        let context = LogContext::new(name);
+        let task = context.run(|| {
+            host.reactor().spawn(async move {
+                for _ in 0..3 {
+                    reactor.defer_later(SECOND, || Ok(())).await?;
+                    note(&noted, LogContext::current().name());
+                    let (dropped, resolver) = Deferred::<()>::new();
+                    let later = Rc::clone(&noted);
+                    // Fails after this poll, in the context that is current now.
+                    drop(dropped.add_both(move |_| {
+                        note(&later, format!("{} later", LogContext::current().name()));
+                        Ok(())
+                    }));
+                    drop(resolver);
+                }
+                Ok::<(), Failure>(())
+            })
+        });
+        task.detach();
+    }
+    world.run_for(10 * SECOND);
+    let mut notes = read(&diary);
+    notes.sort();
+    let expected: Vec<String> = ["alice", "alice later", "bob", "bob later"]
+        .into_iter()
+        .flat_map(|note| [(); 3].map(|()| note.to_owned()))
+        .collect();
+    assert_eq!(notes, expected);
+    assert!(LogContext::current().is_sentinel());
 }
