@@ -377,6 +377,15 @@ impl Inner {
     }
 }
 
+impl Drop for Inner {
+    /// The deferred of the call that was under way is gone, as those of tasks are when the reactor stops.
+    fn drop(&mut self) {
+        if let Some(resolver) = self.resolver.take() {
+            resolver.errback(Failure::plain(CancelledError));
+        }
+    }
+}
+
 impl fmt::Debug for LoopingCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LoopingCall")

@@ -361,3 +361,22 @@ fn calls_and_loops_that_are_due_at_the_same_instant_come_in_the_order_of_their_s
     clock.advance(INTERVAL);
     assert_eq!(*order.borrow(), ["first", "loop", "defer_later", "last"]);
 }
+
+#[test]
+fn a_call_whose_deferred_is_never_fired_ends_with_the_reactor_and_without_noise() {
+    let unhandled = UnhandledErrors::trap();
+    let clock = Clock::new();
+    let reactor = clock.reactor().clone();
+    let call = LoopingCall::start_now(clock.reactor(), "task", INTERVAL, move || {
+        reactor.spawn(std::future::pending())
+    });
+    let (never, resolver) = Deferred::<()>::new();
+    let mut never = Some(never);
+    LoopingCall::start_now(clock.reactor(), "deferred", INTERVAL, move || never.take().unwrap());
+    clock.pump();
+    let ended = call.ended();
+    drop(clock);
+    assert!(failure_result_of(ended).is::<CancelledError>());
+    drop((call, resolver));
+    assert!(unhandled.take().iter().all(|one| one.failure.is::<ropewalk::ResolverDropped>()));
+}

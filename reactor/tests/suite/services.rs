@@ -534,3 +534,61 @@ fn a_program_of_a_server_a_client_and_a_timer_runs_and_ends_in_order() {
         lines.take().into_iter().filter(|line| line.contains("has not stopped")).collect();
     assert_eq!(stopped, [""; 0]);
 }
+
+/// Set in the process that is the program under test.
+const PROGRAM: &str = "ROPEWALK_TEST_PROGRAM";
+
+/// In that process a program that says what it does; otherwise nothing.
+#[test]
+fn the_program_that_is_signalled() {
+    struct Talkative {
+        stop: fn() -> Deferred<()>,
+    }
+    impl Service for Talkative {
+        fn name(&self) -> &str {
+            "talkative"
+        }
+
+        fn start(&self, _: &Reactor) -> Deferred<()> {
+            println!("started");
+            done()
+        }
+
+        fn stop(&self) -> Deferred<()> {
+            println!("stopping");
+            (self.stop)()
+        }
+    }
+    let stop = match std::env::var(PROGRAM).as_deref() {
+        Ok("hangs") => never,
+        Ok(_) => done,
+        Err(_) => return,
+    };
+    run_service(&Reactor::new().unwrap(), Rc::new(Talkative { stop })).unwrap();
+}
+
+#[test]
+fn a_real_process_ends_at_a_signal_in_order_or_at_a_second_one_at_once() {
+    use std::io::{BufRead, BufReader};
+
+    use rustix::process::{Pid, Signal, kill_process};
+
+    for (how, expected) in [("stops", 0), ("hangs", 143)] {
+        let mut program = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "services::the_program_that_is_signalled", "--nocapture"])
+            .env(PROGRAM, how)
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let process = Pid::from_child(&program);
+        let lines = BufReader::new(program.stdout.take().unwrap()).lines();
+        for line in lines.map_while(Result::ok) {
+            // The first one stands behind what the test harness says about the test.
+            let is_told = line.ends_with("started") || (line == "stopping" && how == "hangs");
+            if is_told {
+                kill_process(process, Signal::TERM).unwrap();
+            }
+        }
+        assert_eq!(program.wait().unwrap().code(), Some(expected), "one that {how}");
+    }
+}

@@ -5,6 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{AsyncReadExt, AsyncWriteExt};
+use ropewalk::adapters::{self, AsyncTransport};
 use ropewalk::endpoint::HostConnector;
 use ropewalk::testing::{Clock, failure_result_of, success_result_of};
 use ropewalk::tls::{ClientTls, SpkiPin, TlsError};
@@ -339,4 +341,40 @@ fn dates_are_checked_by_the_reactors_clock() {
         }
         clock.advance(Duration::from_secs(25 * 60 * 60));
     }
+}
+
+#[test]
+fn an_async_function_serves_tls_as_it_does_tcp() {
+    let certified = Certified::new();
+    let clock = Clock::new();
+    let echo = adapters::factory(clock.reactor(), |stream| async move {
+        let (reader, mut writer) = stream.split();
+        futures_util::io::copy(reader, &mut writer).await?;
+        Ok(writer.close().await?)
+    });
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let config = Arc::clone(&certified.server);
+    let port = clock.reactor().listen_tls(any, echo, config, Default::default()).unwrap();
+    let (stream, protocol) = AsyncTransport::new();
+    let config = Arc::clone(&certified.client);
+    let protocol = Box::new(protocol);
+    let connected =
+        clock.reactor().connect_tls(port.local_address(), name("good.example"), config, protocol);
+    let echoed = clock.reactor().spawn(async move {
+        // Both wait for the handshake.
+        let (mut reader, mut writer) = stream.split();
+        let write = async {
+            writer.write_all(&[b'x'; 1_000_000]).await?;
+            writer.close().await
+        };
+        let mut echoed = Vec::new();
+        let (wrote, read) =
+            futures_util::future::join(write, reader.read_to_end(&mut echoed)).await;
+        wrote?;
+        read?;
+        Ok(echoed)
+    });
+    clock.pump();
+    success_result_of(connected);
+    assert!(success_result_of(echoed) == [b'x'; 1_000_000], "unchanged");
 }
