@@ -553,6 +553,10 @@ struct Current {
     address: Cell<*const Inner>,
     slice_started: Cell<Instant>,
     activity: Cell<&'static str>,
+    /// What slices have taken, for the turn's sum.
+    busy_nanos: Cell<u64>,
+    hold_nanos_max: Cell<u64>,
+    overlong_count: Cell<u64>,
     clock: RefCell<Option<AccountingClock>>,
     /// The same, if it is the machine's.
     system_clock: Cell<Option<SystemClock>>,
@@ -645,6 +649,7 @@ fn end_slice(inner: &Inner) -> Instant {
     let now = time();
     let started = CURRENT.with(|current| current.slice_started.replace(now));
     let nanos = now.as_nanos().saturating_sub(started.as_nanos());
+    CURRENT.with(|current| current.busy_nanos.set(current.busy_nanos.get() + nanos));
     if nanos > cpu::SHORT_SLICE_NANOS_MAX {
         end_long_slice(inner, nanos);
     } else {
@@ -660,7 +665,7 @@ fn end_slice(inner: &Inner) -> Instant {
 fn end_long_slice(inner: &Inner, nanos: u64) {
     inner.charge_loop(cpu::of_long_slice(nanos));
     CURRENT.with(|current| {
-        if nanos > LOOP_HOLD_NANOS_MAX && current.is_on_loop() {
+        if nanos > current.hold_nanos_max.get() && current.is_on_loop() {
             report_overlong(current.activity.get(), inner.name.as_str(), nanos);
         }
     });
@@ -710,9 +715,36 @@ impl Inner {
     }
 }
 
+/// Takes note of a call that was charged to nobody.
+pub(crate) fn charge_sentinel(what: &str, nanos: u64) {
+    CURRENT.with(|current| {
+        current.busy_nanos.set(current.busy_nanos.get() + nanos);
+        if nanos > current.hold_nanos_max.get() {
+            report_overlong(what, LogContext::sentinel().name(), nanos);
+        }
+    });
+}
+
+/// Returns how long this thread's slices have taken since this was last called.
+#[inline(always)]
+pub(crate) fn take_busy_nanos() -> u64 {
+    CURRENT.with(|current| current.busy_nanos.take())
+}
+
+/// Sets how long a slice of this thread's loop may take before it is reported.
+pub(crate) fn set_hold_nanos_max(nanos: u64) {
+    CURRENT.with(|current| current.hold_nanos_max.set(nanos));
+}
+
+/// Returns how many slices of this thread have been reported.
+pub(crate) fn overlong_count() -> u64 {
+    CURRENT.with(|current| current.overlong_count.get())
+}
+
 /// Says on behalf of `context` that it kept everybody else waiting.
 #[cold]
-pub(crate) fn report_overlong(what: &str, context: &str, nanos: u64) {
+fn report_overlong(what: &str, context: &str, nanos: u64) {
+    CURRENT.with(|current| current.overlong_count.set(current.overlong_count.get() + 1));
     let held_ms = nanos / 1_000_000;
     log::warn!(
         "{what} held the loop, and everybody else up; let a thread do it \
@@ -720,7 +752,8 @@ pub(crate) fn report_overlong(what: &str, context: &str, nanos: u64) {
     );
 }
 
-/// A slice that takes longer is reported. People notice a pause of a tenth of a second.
+/// A slice that takes longer is reported, unless the reactor was told otherwise. People notice a pause of a tenth of a
+/// second.
 pub(crate) const LOOP_HOLD_NANOS_MAX: u64 = 100_000_000;
 
 thread_local! {
@@ -733,6 +766,9 @@ thread_local! {
             address: Cell::new(std::ptr::null()),
             slice_started: Cell::new(Instant::START),
             activity: Cell::new("a callback"),
+            busy_nanos: Cell::new(0),
+            hold_nanos_max: Cell::new(LOOP_HOLD_NANOS_MAX),
+            overlong_count: Cell::new(0),
             clock: RefCell::new(None),
             system_clock: Cell::new(None),
             cpu: CpuMeter::new(),

@@ -55,11 +55,13 @@ pub(crate) struct Core {
     pub(crate) counters: Counters,
     /// The memory that turns work in; out of its place while a turn is under way.
     pub(crate) buffers: Cell<Option<Box<Buffers>>>,
-    /// How much virtual time each call of somebody else's code takes; the machine's time passes by
-    /// itself.
     /// When the last call in the sentinel context ended, if that was since the loop has waited.
     pub(crate) looked_at_clock: Cell<Option<Instant>>,
+    /// How much virtual time each call of somebody else's code takes; the machine's time passes by
+    /// itself.
     pub(crate) cost_of_calls_nanos: Cell<u64>,
+    /// Calls that take longer are reported.
+    pub(crate) hold_nanos_max: Cell<u64>,
 }
 
 /// How far the life of a reactor has come.
@@ -104,6 +106,7 @@ impl Core {
             buffers: Cell::new(Some(Box::new(Buffers::new()))),
             looked_at_clock: Cell::default(),
             cost_of_calls_nanos: Cell::default(),
+            hold_nanos_max: Cell::new(context::LOOP_HOLD_NANOS_MAX),
             backend,
         }
     }
@@ -171,9 +174,7 @@ impl Core {
         self.looked_at_clock.set(Some(ended));
         let held = ended.as_nanos().saturating_sub(started.as_nanos());
         context::leave_sentinel(before);
-        if held > context::LOOP_HOLD_NANOS_MAX {
-            context::report_overlong(what, LogContext::sentinel().name(), held);
-        }
+        context::charge_sentinel(what, held);
         result.map_err(|payload| report_panic(what, &LogContext::sentinel(), payload))
     }
 }
@@ -188,10 +189,11 @@ impl Core {
     }
 
     /// Runs a job as [`Core::call`] does.
-    pub(crate) fn run_job(&self, what: &'static str, job: Job) {
+    pub(crate) fn run_job(&self, job: Job) {
         let (context, f) = job.into_parts();
+        let name = f.name();
         // A panic has been logged; nobody else needs to know.
-        let _ = self.call(what, &context, f);
+        let _ = self.call(name, &context, || f.call());
     }
 }
 

@@ -429,6 +429,17 @@ impl Reactor {
         Port::open(&self.core, listener, factory, Security::Tls(config), options.on_accept())
     }
 
+    /// Sets how long one call, or several of one log context in a row, may hold the loop; a tenth of a second at
+    /// first, and no less than a tenth of a millisecond. Those that hold it longer are logged as a warning, with what was called last and the
+    /// context, and [counted](crate::metrics::ReactorMetrics::overlong_calls).
+    pub fn set_hold_limit(&self, limit: Duration) {
+        let nanos = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
+        self.core.hold_nanos_max.set(nanos);
+        if ready::is_turning(self.core.remote.id()) {
+            context::set_hold_nanos_max(nanos);
+        }
+    }
+
     /// Calls `f` on the loop whenever the process receives this signal, in place of what the
     /// system would do, until the reactor stops. Arrivals in quick succession may be delivered as
     /// one. Several callbacks for one signal are all called.

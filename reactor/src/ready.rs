@@ -21,7 +21,25 @@ use crate::teardown::dropping;
 /// A piece of work together with the context it was queued in.
 pub(crate) struct Job {
     context: LogContext,
-    run: Box<dyn FnOnce()>,
+    run: Box<dyn Call>,
+}
+
+/// A closure that can say what it is.
+pub(crate) trait Call {
+    fn call(self: Box<Self>);
+
+    /// Where in the program it was written: `chat::Room::close::{{closure}}`.
+    fn name(&self) -> &'static str;
+}
+
+impl<F: FnOnce()> Call for F {
+    fn call(self: Box<Self>) {
+        self();
+    }
+
+    fn name(&self) -> &'static str {
+        std::any::type_name::<F>()
+    }
 }
 
 impl Job {
@@ -35,15 +53,20 @@ impl Job {
     }
 
     /// Takes the job apart, for a caller that runs it itself.
-    pub(crate) fn into_parts(self) -> (LogContext, Box<dyn FnOnce()>) {
+    pub(crate) fn into_parts(self) -> (LogContext, Box<dyn Call>) {
         (self.context, self.run)
+    }
+
+    /// The context, and what is called.
+    pub(crate) fn describe(&self) -> (&LogContext, &'static str) {
+        (&self.context, self.run.name())
     }
 
     /// Runs the job in its context. A panic is logged and goes no further.
     pub(crate) fn run(self) {
         let Self { context, run } = self;
         let _restore = context::Restore(context::swap(context));
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(run)) {
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| run.call())) {
             let failure = Failure::from_panic(payload);
             log::error!("queued job failed: {failure}");
         }
@@ -103,6 +126,10 @@ impl ReadyQueue {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.borrow().is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.borrow().len()
     }
 }
 

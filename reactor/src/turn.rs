@@ -90,6 +90,7 @@ impl<'a> Turner<'a> {
             ));
         };
         let context_before = context::swap(LogContext::sentinel());
+        context::set_hold_nanos_max(core.hold_nanos_max.get());
         let accounting_clock = match core.backend.system_clock() {
             Some(clock) => AccountingClock::System(clock),
             None => AccountingClock::Loop(Rc::clone(&core.backend)),
@@ -165,6 +166,9 @@ impl<'a> Turner<'a> {
         self.last_reading = context::last_reading();
         core.counters.turns.add(1);
         core.looked_at_clock.set(None);
+        if settled.is_some() {
+            core.counters.turn_nanos.observe(context::take_busy_nanos());
+        }
         let result = self.backend.wait(timeout, &mut self.events);
         core.remote.woke();
         result
@@ -239,10 +243,17 @@ impl<'a> Turner<'a> {
     #[inline(never)]
     fn serve_timers(&mut self, now: Instant) {
         let mut allowance = Allowance::new(self.backend, TIMERS_PER_TURN);
+        let mut is_first = true;
         while allowance.take() {
             let call = self.core.timers.borrow_mut().pop_due(now);
             let Some(call) = call else { return };
-            self.core.run_job("a delayed call", call);
+            if is_first {
+                let deadline = self.core.timers.borrow().taken_deadline();
+                let late = u64::try_from(now.since(deadline).as_nanos()).unwrap_or(u64::MAX);
+                self.core.counters.timer_lag_nanos.observe(late);
+                is_first = false;
+            }
+            self.core.run_job(call);
         }
     }
 
@@ -270,7 +281,7 @@ impl<'a> Turner<'a> {
         let mut allowance = Allowance::new(self.backend, READY_PER_TURN);
         while allowance.take() {
             match self.core.ready.pop() {
-                Some(Ready::Job(job)) => self.core.run_job("a queued call", job),
+                Some(Ready::Job(job)) => self.core.run_job(job),
                 Some(Ready::Task(key)) => task::poll(self.core, key),
                 None => return,
             }

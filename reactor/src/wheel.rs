@@ -18,6 +18,7 @@ use std::rc::Rc;
 
 use crate::agenda::{Agenda, item};
 use crate::clock::Instant;
+use crate::context::LogContext;
 use crate::ready::Job;
 use crate::slots::{Key, Slots};
 
@@ -37,6 +38,8 @@ pub(crate) struct Timers {
     /// Whether one is due then.
     is_exact: bool,
     next_sequence: u64,
+    /// When the call that was taken last was due.
+    taken_deadline: Instant,
     agenda: Rc<Agenda>,
 }
 
@@ -88,6 +91,7 @@ impl Timers {
             earliest: NEVER,
             is_exact: true,
             next_sequence: 0,
+            taken_deadline: Instant::START,
             agenda,
         }
     }
@@ -132,6 +136,7 @@ impl Timers {
             self.pop_nearest();
             if let Some(call) = self.take_if_due(entry) {
                 self.forget_deadline(entry.due.deadline);
+                self.taken_deadline = entry.due.deadline;
                 return Some(call);
             }
         }
@@ -159,6 +164,19 @@ impl Timers {
 
     pub(crate) fn len(&self) -> usize {
         self.calls.len()
+    }
+
+    /// Returns when the call that was taken last was due.
+    pub(crate) fn taken_deadline(&self) -> Instant {
+        self.taken_deadline
+    }
+
+    /// Goes through the calls, in no order that means anything.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Instant, &LogContext, &'static str)> {
+        self.calls.iter().map(|(_, timer)| {
+            let (context, name) = timer.call.describe();
+            (timer.due.deadline, context, name)
+        })
     }
 
     pub(crate) fn take_all(&mut self) -> Vec<Job> {

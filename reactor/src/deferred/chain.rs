@@ -18,11 +18,11 @@ use super::callback::{Callback, Outcome};
 use super::step::{self, Slot, Step, Steps};
 use super::task::TaskHandle;
 use super::unhandled;
+use crate::census::Counted;
 use crate::context::{self, LogContext};
 use crate::failure::{CancelledError, Failure};
 use crate::ready;
 use crate::teardown::dropping;
-use crate::testing::leaks::CountedDeferred;
 
 /// One chain of callbacks.
 pub(super) struct Origin<P: Place + ?Sized> {
@@ -42,7 +42,7 @@ pub(super) struct Origin<P: Place + ?Sized> {
     task: Cell<Option<Waker>>,
     context: LogContext,
     created: &'static Location<'static>,
-    _counted: CountedDeferred,
+    _counted: Counted,
     /// Where the result lies if there are no steps. Last, so that it can be `dyn`.
     place: P,
 }
@@ -132,7 +132,7 @@ impl<P: Place> Origin<P> {
             task: Cell::new(None),
             context: LogContext::current(),
             created,
-            _counted: CountedDeferred::new(created),
+            _counted: Counted::new(created),
             place,
         })
     }

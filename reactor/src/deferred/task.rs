@@ -19,6 +19,7 @@ use super::{CancelHandle, Deferred, Outcome, Repr};
 use crate::context::LogContext;
 use crate::core::{Core, Stage};
 use crate::failure::{CancelledError, Failure};
+use crate::inspect::Table;
 use crate::ready;
 use crate::remote::ReactorRemote;
 use crate::slots::{Key, Slots};
@@ -59,6 +60,20 @@ impl Tasks {
 
     pub(crate) fn len(&self) -> usize {
         self.slots.len()
+    }
+
+    /// Lists the tasks.
+    pub(crate) fn inspect(&self) -> Table {
+        let rows = self.slots.iter().map(|(_, task)| {
+            let state = match (task.is_polled, task.awaiting.is_some()) {
+                (true, _) => "running",
+                (false, true) => "awaits a deferred",
+                (false, false) => "awaits something else",
+            };
+            let context = task.context.name().to_owned();
+            vec![task.work.made_at().to_string(), context, state.to_owned()]
+        });
+        Table::of_all("Tasks", &["made at", "context", "state"], self.slots.len(), rows)
     }
 
     pub(crate) fn take_all(&mut self) -> Vec<Task> {
@@ -155,9 +170,16 @@ trait Work {
 
     /// Drops the future, and fails the deferred after the current callback.
     fn dismiss(self: Rc<Self>);
+
+    /// Where the task was made.
+    fn made_at(&self) -> &'static Location<'static>;
 }
 
 impl<T: 'static> Work for Origin<TaskPlace<T>> {
+    fn made_at(&self) -> &'static Location<'static> {
+        self.created()
+    }
+
     fn poll(self: Rc<Self>, cx: &mut Context<'_>) -> bool {
         let Some(mut future) = self.place().future.take() else { return true };
         let outcome = match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {

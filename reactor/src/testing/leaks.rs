@@ -2,66 +2,27 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::panic::Location;
 
 use super::Clock;
+use crate::census::{self, Place};
 
 /// What lives on this thread. Kept only in builds with debug assertions, which tests are.
 #[derive(Clone, Debug, Default)]
 struct Living {
     /// How many were made at a place.
     deferreds: BTreeMap<Place, usize>,
-    /// The names of contexts by their numbers.
-    contexts: BTreeMap<u64, String>,
-    next_context: u64,
+    contexts: Contexts,
 }
 
-/// Somewhere in the source: file, line and column.
-type Place = (&'static str, u32, u32);
+/// The names of contexts by their numbers.
+#[derive(Clone, Debug, Default)]
+struct Contexts {
+    names: BTreeMap<u64, String>,
+    next: u64,
+}
 
 thread_local! {
-    static LIVING: RefCell<Living> = RefCell::default();
-}
-
-/// Lies in each deferred's origin, and counts those that live on this thread.
-pub(crate) struct CountedDeferred {
-    #[cfg(debug_assertions)]
-    place: Place,
-}
-
-impl CountedDeferred {
-    #[inline]
-    pub(crate) fn new(created: &'static Location<'static>) -> CountedDeferred {
-        #[cfg(debug_assertions)]
-        {
-            let place = (created.file(), created.line(), created.column());
-            // The thread's locals may be gone already when the last deferreds are made or go.
-            let _ = LIVING.try_with(|living| {
-                *living.borrow_mut().deferreds.entry(place).or_default() += 1;
-            });
-            CountedDeferred { place }
-        }
-        #[cfg(not(debug_assertions))]
-        {
-            let _ = created;
-            CountedDeferred {}
-        }
-    }
-}
-
-#[cfg(debug_assertions)]
-impl Drop for CountedDeferred {
-    fn drop(&mut self) {
-        let _ = LIVING.try_with(|living| {
-            let mut living = living.borrow_mut();
-            if let Some(count) = living.deferreds.get_mut(&self.place) {
-                *count -= 1;
-                if *count == 0 {
-                    living.deferreds.remove(&self.place);
-                }
-            }
-        });
-    }
+    static CONTEXTS: RefCell<Contexts> = RefCell::default();
 }
 
 /// Lies in each log context, and remembers those that live on this thread.
@@ -76,11 +37,12 @@ impl CountedContext {
         #[cfg(debug_assertions)]
         {
             let name = name();
-            let number = LIVING.try_with(|living| {
-                let mut living = living.borrow_mut();
-                living.next_context += 1;
-                let number = living.next_context;
-                living.contexts.insert(number, name);
+            // The thread's locals may be gone already when the last contexts are made or go.
+            let number = CONTEXTS.try_with(|contexts| {
+                let mut contexts = contexts.borrow_mut();
+                contexts.next += 1;
+                let number = contexts.next;
+                contexts.names.insert(number, name);
                 number
             });
             CountedContext { number: number.unwrap_or(0) }
@@ -96,13 +58,13 @@ impl CountedContext {
 #[cfg(debug_assertions)]
 impl Drop for CountedContext {
     fn drop(&mut self) {
-        let _ = LIVING.try_with(|living| living.borrow_mut().contexts.remove(&self.number));
+        let _ = CONTEXTS.try_with(|contexts| contexts.borrow_mut().names.remove(&self.number));
     }
 }
 
 impl Living {
     fn now() -> Living {
-        LIVING.with_borrow(Living::clone)
+        Living { deferreds: census::places(), contexts: CONTEXTS.with_borrow(Contexts::clone) }
     }
 
     /// Returns how many deferreds have been made since `before` and not gone, for each place.
@@ -116,7 +78,7 @@ impl Living {
     }
 
     fn contexts_since(&self, before: &Living) -> Vec<&str> {
-        let since = self.contexts.range(before.next_context + 1..);
+        let since = self.contexts.names.range(before.contexts.next + 1..);
         since.map(|(_, name)| name.as_str()).collect()
     }
 }
@@ -125,7 +87,7 @@ fn describe_deferreds(deferreds: &[(Place, usize)]) -> String {
     let places: Vec<_> = deferreds
         .iter()
         .take(PLACES_SHOWN_MAX)
-        .map(|((file, line, column), count)| format!("{count} made at {file}:{line}:{column}"))
+        .map(|(place, count)| format!("{count} made at {place}"))
         .collect();
     let more = deferreds.len().saturating_sub(PLACES_SHOWN_MAX);
     let more = if more > 0 { format!(" and {more} places more") } else { String::new() };

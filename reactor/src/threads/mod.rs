@@ -153,6 +153,11 @@ impl ThreadPool {
         self.pool.stop(limit)
     }
 
+    /// Lists the jobs that have not come back: pool, number, context.
+    pub(crate) fn pending_jobs(&self) -> Vec<Vec<String>> {
+        self.pool.pending_jobs()
+    }
+
     /// Returns what the pool is doing and has done.
     pub fn statistics(&self) -> ThreadPoolStatistics {
         self.pool.statistics()

@@ -169,6 +169,16 @@ impl Pool {
         })
     }
 
+    pub(super) fn pending_jobs(&self) -> Vec<Vec<String>> {
+        let waiting = self.waiting.borrow();
+        let mut jobs: Vec<_> = waiting.iter().map(|(_, job)| (job.number, &job.context)).collect();
+        jobs.sort_by_key(|(number, _)| *number);
+        let row = |(number, context): (u64, &LogContext)| {
+            vec![self.name().to_owned(), number.to_string(), context.name().to_owned()]
+        };
+        jobs.into_iter().map(row).collect()
+    }
+
     pub(super) fn statistics(&self) -> ThreadPoolStatistics {
         let mut statistics = self.shared.queue().statistics();
         statistics.queued += self.batch.borrow().len();

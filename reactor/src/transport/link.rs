@@ -430,6 +430,26 @@ impl Link {
         self.stream.borrow().as_ref().and_then(Stream::peer_credentials)
     }
 
+    /// Says, for people, what this connection is doing: peer, context, state, unsent bytes.
+    pub(crate) fn inspect(&self) -> Vec<String> {
+        let states = [
+            (flag::CONNECTING, "connecting"),
+            (flag::HANDSHAKING, "handshake"),
+            (flag::TLS, "TLS"),
+            (flag::READ_PAUSED, "reading is paused"),
+            (flag::READ_FINISHED, "peer has finished"),
+            (flag::WRITE_BLOCKED, "peer takes nothing"),
+            (flag::PRODUCER_WAITS, "producer waits"),
+            (flag::LOSING, "closing"),
+            (flag::LINGERING, "lingering"),
+        ];
+        let states = states.iter().filter(|(flag, _)| self.state.has(*flag));
+        let states: Vec<&str> = states.map(|(_, name)| *name).collect();
+        let state = if states.is_empty() { "open".to_owned() } else { states.join(", ") };
+        let unsent = self.buffered_bytes().to_string();
+        vec![self.peer.to_string(), self.context.name().to_owned(), state, unsent]
+    }
+
     pub(crate) fn is_connected(&self) -> bool {
         !self.state.has(flag::LOST | flag::LOSING | flag::CONNECTING | flag::HANDSHAKING)
     }

@@ -129,6 +129,11 @@ impl Port {
         Ok(ListeningPort { core: Rc::downgrade(core), key, address })
     }
 
+    /// Says, for people, where this port is and how many connections it has had.
+    pub(crate) fn inspect(&self) -> Vec<String> {
+        vec![self.name.to_string(), self.connection_count.get().to_string()]
+    }
+
     /// Accepts what is waiting, up to the budget of one turn.
     #[inline(never)]
     pub(crate) fn serve(self: &Rc<Port>, core: &Rc<Core>, readiness: Readiness) {

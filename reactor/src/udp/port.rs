@@ -195,6 +195,10 @@ impl Port {
         Ok(UdpPort { port })
     }
 
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Does what the socket is ready for. Receives within the budget of one turn.
     #[inline(never)]
     pub(crate) fn serve(

@@ -24,6 +24,7 @@ mod flow;
 mod framing;
 mod guards;
 mod hosts;
+mod inspect;
 mod line_models;
 mod locks;
 mod looping;
