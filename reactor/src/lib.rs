@@ -87,7 +87,8 @@
 //! # Off the loop
 //!
 //! [`Reactor::defer_to_thread`] and [`ThreadPool`]s run what would hold up the loop; other threads reach
-//! the loop by [`ReactorRemote::call_from_thread`].
+//! the loop by [`ReactorRemote::call_from_thread`], and wait for what it says with
+//! [`ReactorRemote::block_on_reactor_thread`].
 //!
 //! # Starting and stopping
 //!

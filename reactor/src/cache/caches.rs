@@ -39,6 +39,8 @@ struct State {
     /// Factors of caches that have one of their own, by name.
     factors: RefCell<BTreeMap<String, f64>>,
     members: RefCell<Vec<Member>>,
+    /// Counts the calls of [`Caches::expire_regularly`], of which the last is in force.
+    expiries: Cell<u64>,
 }
 
 #[derive(Clone)]
@@ -169,6 +171,7 @@ impl Caches {
             factor: Cell::new(factor),
             factors: RefCell::default(),
             members: RefCell::default(),
+            expiries: Cell::new(0),
         };
         Self { state: Rc::new(state) }
     }
@@ -209,20 +212,17 @@ impl Caches {
 
     /// From now on drops values that nobody has used for `unused_for`, or up to half a minute longer.
     ///
-    /// Two such ages can be in force at a time, and then the shorter one has its way. Ends when the last
-    /// handle is dropped, and with the reactor.
+    /// Takes the place of what an earlier call has set. Ends when the last handle is dropped, and with the
+    /// reactor.
     pub fn expire_regularly(&self, reactor: &Reactor, unused_for: Duration) {
         let sweeps = unused_for.as_nanos().div_ceil(SWEEP_INTERVAL.as_nanos()).max(1);
         let ages = u64::try_from(sweeps).unwrap_or(u64::MAX);
-        let weak = Rc::downgrade(&self.state);
+        let number = self.state.expiries.get() + 1;
+        self.state.expiries.set(number);
+        let caches = Rc::downgrade(&self.state);
+        let sweep = Sweep { caches, number, ages, stage: Stage::Begin };
         let context = LogContext::new("expire caches");
-        context.run(|| {
-            call_after(
-                reactor.clone(),
-                SWEEP_INTERVAL,
-                Sweep { caches: weak, ages, stage: Stage::Begin },
-            )
-        });
+        context.run(|| call_after(reactor.clone(), SWEEP_INTERVAL, sweep));
     }
 
     fn add(
@@ -284,6 +284,8 @@ impl fmt::Debug for Caches {
 /// One walk over all caches, in portions.
 struct Sweep {
     caches: Weak<State>,
+    /// Which call of [`Caches::expire_regularly`] has begun this.
+    number: u64,
     ages: u64,
     stage: Stage,
 }
@@ -303,6 +305,9 @@ fn call_after(reactor: Reactor, delay: Duration, sweep: Sweep) {
 impl Sweep {
     fn make(mut self, reactor: Reactor) {
         let Some(state) = self.caches.upgrade() else { return };
+        if state.expiries.get() != self.number {
+            return;
+        }
         let mut room = DROPS_PER_TURN;
         let left = match self.stage {
             Stage::Begin => {

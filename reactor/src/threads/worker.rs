@@ -129,7 +129,8 @@ impl Shared {
     fn start_thread(self: &Arc<Self>, queue: &mut Queue) -> io::Result<()> {
         let shared = Arc::clone(self);
         let number = queue.add_thread();
-        let name = format!("{}-{number}", self.name);
+        // The system's names end at a zero byte, and the standard library panics over one.
+        let name = format!("{}-{number}", self.name.replace('\0', "?"));
         let started = thread::Builder::new().name(name).spawn(move || shared.work(number));
         started.map(drop).inspect_err(|_| queue.forget_thread(number))
     }

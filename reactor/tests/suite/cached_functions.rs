@@ -402,6 +402,21 @@ mod together {
     }
 
     #[test]
+    fn another_age_takes_the_place_of_the_first() {
+        let clock = Clock::new();
+        let caches = Caches::new();
+        let cache: DeferredCache<u8, u8> =
+            DeferredCache::with_options(CacheOptions::new("names", 10).within(&caches));
+        caches.expire_regularly(clock.reactor(), MINUTE);
+        caches.expire_regularly(clock.reactor(), MINUTE * 10);
+        cache.prefill(1, 1);
+        clock.advance(MINUTE * 9);
+        assert_eq!((cache.size(), clock.pending_calls()), (1, 1));
+        clock.advance(MINUTE * 2);
+        assert_eq!(cache.size(), 0);
+    }
+
+    #[test]
     fn the_sweep_ends_with_its_caches() {
         let clock = Clock::new();
         let caches = Caches::new();

@@ -531,3 +531,12 @@ fn whatever_is_cancelled_when_the_jobs_add_up() {
         assert_eq!(end.failed, 0);
     }
 }
+
+/// A zero byte in a pool's name once made the loop panic where it starts the thread.
+#[test]
+fn any_name_will_do_for_a_pool() {
+    let reactor = reactor();
+    let pool = reactor.thread_pool(ThreadPoolOptions::new("a\0b"));
+    let name = pool.defer(|| Ok::<_, Failure>(std::thread::current().name().map(str::to_owned)));
+    assert_eq!(reactor.run_until(name).unwrap().as_deref(), Some("a?b-0"));
+}
