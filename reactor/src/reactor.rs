@@ -213,10 +213,12 @@ impl Reactor {
     /// after the current callback has returned.
     ///
     /// Dropping the deferred leaves the task running; a failure is logged then. Cancelling it
-    /// cancels the deferred that the task waits for, and the task goes on with
-    /// [`CancelledError`](crate::CancelledError), so that it can clean up; a task that waits for a
-    /// future of another kind, or is cancelled a second time, is dropped where it stands. When the
-    /// reactor stops, its tasks are dropped.
+    /// cancels the deferred that the task waits for (all of them, if it awaits several together), and the
+    /// task goes on with [`CancelledError`](crate::CancelledError), so that it can clean up; a task that
+    /// waits for a future of another kind, or is cancelled a second time, is dropped where it stands. A
+    /// task that panics fails its deferred with [`Panicked`](crate::Panicked). What a task owns is
+    /// dropped before its deferred has the result. When the reactor stops, its tasks are dropped, and
+    /// their deferreds fail with `CancelledError`.
     ///
     /// ```
     /// # use std::time::Duration;

@@ -11,6 +11,8 @@ use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
+use smallvec::SmallVec;
+
 use crate::agenda::{Agenda, item};
 use crate::context::{self, LogContext};
 use crate::deferred::{CancelHandle, UnhandledFailure};
@@ -190,14 +192,26 @@ pub(crate) fn push_task(owner: usize, task: Key) -> bool {
     })
 }
 
-/// Notes what the task that is being polled waits for.
+/// What a task waits for: one deferred mostly, several if it awaits them together.
+pub(crate) type Awaited = SmallVec<[CancelHandle; 1]>;
+
+/// Notes what the task that is being polled waits for, if one is.
 pub(crate) fn note_awaiting(awaited: CancelHandle) {
-    THREAD.with(|thread| thread.awaited.set(Some(awaited)));
+    THREAD.with(|thread| {
+        if let Some(list) = &mut *thread.awaited.borrow_mut() {
+            list.push(awaited);
+        }
+    });
 }
 
-/// Returns what was last noted with [`note_awaiting`], and forgets it.
-pub(crate) fn take_awaiting() -> Option<CancelHandle> {
-    THREAD.with(|thread| thread.awaited.take())
+/// Begins to take notes for a task that is about to be polled.
+pub(crate) fn start_awaiting() {
+    THREAD.with(|thread| thread.awaited.replace(Some(SmallVec::new())));
+}
+
+/// Returns what was noted with [`note_awaiting`], and takes no more notes.
+pub(crate) fn take_awaiting() -> Awaited {
+    THREAD.with(|thread| thread.awaited.take()).unwrap_or_default()
 }
 
 /// Says that a chain of callbacks is running until the guard is dropped.
@@ -324,7 +338,7 @@ struct Thread {
     stray: RefCell<VecDeque<Job>>,
     chains: Cell<u32>,
     doomed: RefCell<Vec<Box<dyn Any>>>,
-    awaited: Cell<Option<CancelHandle>>,
+    awaited: RefCell<Option<Awaited>>,
     is_dropping: Cell<bool>,
 }
 
@@ -339,7 +353,7 @@ thread_local! {
             stray: RefCell::new(VecDeque::new()),
             chains: Cell::new(0),
             doomed: RefCell::new(Vec::new()),
-            awaited: Cell::new(None),
+            awaited: RefCell::new(None),
             is_dropping: Cell::new(false),
         })
     };

@@ -56,23 +56,13 @@ use crate::ready;
 
 /// A result that isn't there yet, with a chain of callbacks and errbacks.
 ///
+/// Whoever promises a result makes a deferred and its [`Resolver`], hands out the one and keeps the other.
+/// Who gets the deferred adds callbacks, or awaits it: a deferred is also a future, with output
+/// `Result<T, Failure>`.
+///
 /// Chaining consumes the deferred and returns the one for the callback's result. A callback returns
 /// `Ok(value)`, `Err(failure)` or another `Deferred`, for which the chain then waits; `?` works inside
-/// callbacks. Callbacks run in the log context in which they were added: when the result comes, or at
-/// once if it is there already. A callback that panics fails its deferred.
-///
-/// A deferred is also a future, with output `Result<T, Failure>`.
-///
-/// # Dropping
-///
-/// Dropping a deferred that has no result yet *detaches* it: the callbacks still run. A failure that
-/// arrives then, or is in the deferred when it is dropped, has been handled by nobody and is logged as
-/// an error, with its sources, its context and where the deferred was made ([`CancelledError`] at
-/// debug level only).
-///
-/// # Cancelling
-///
-/// See [`cancel`](Self::cancel).
+/// callbacks.
 ///
 /// ```
 /// use ropewalk::Deferred;
@@ -82,6 +72,32 @@ use crate::ready;
 /// resolver.callback(21);
 /// assert_eq!(doubled.into_result().unwrap().unwrap(), 42);
 /// ```
+///
+/// # What runs when
+///
+/// Callbacks run in the order in which they were added, each when those before it have run: within the
+/// call that fires the deferred; within the one that adds them, if the result is there already; at the
+/// end of the chain, if that is running. They run in the log context in which they were added. A chain
+/// that waits for a deferred which its callback has returned goes on behind that one's own callbacks.
+/// Chains may be as long, and wait as deep, as memory allows.
+///
+/// # Panics
+///
+/// A callback that panics fails its deferred with [`Panicked`](crate::Panicked); the next errback gets
+/// that. Nothing is unwound into whoever fired it.
+///
+/// # Dropping
+///
+/// Dropping a deferred that has no result yet *detaches* it: the callbacks still run. A failure that
+/// arrives then, or is in the deferred when it is dropped, has been handled by nobody and is logged as
+/// an error, with its sources, its context and where the deferred was made ([`CancelledError`] at
+/// debug level only). Dropping the resolver fails the deferred with
+/// [`ResolverDropped`](crate::ResolverDropped): nobody waits in vain.
+///
+/// # Cancelling
+///
+/// See [`cancel`](Self::cancel). Losing a [`race`] and running out of [time](Self::with_timeout) cancel;
+/// nothing else does by itself.
 ///
 /// [`CancelledError`]: crate::CancelledError
 #[must_use = "dropping a deferred detaches it; say so with `.detach()`"]
@@ -134,6 +150,9 @@ impl<U: 'static> IntoDeferred<U> for Deferred<U> {
 
 impl<T: 'static> Deferred<T> {
     /// Makes a deferred and the resolver that gives it its result.
+    ///
+    /// Cancelling fails it with [`CancelledError`](crate::CancelledError); whoever holds the resolver can
+    /// ask [`Resolver::is_cancelled`].
     #[track_caller]
     pub fn new() -> (Deferred<T>, Resolver<T>) {
         let chain = ChainOf::new(Location::caller(), Cell::new(None));
@@ -143,8 +162,25 @@ impl<T: 'static> Deferred<T> {
     /// Makes a deferred whose [`cancel`](Self::cancel) calls `canceller`, in the current context, while
     /// it has no result.
     ///
-    /// The canceller should stop the work and may fire the resolver; if it does not, the deferred fails
-    /// with [`CancelledError`](crate::CancelledError) after it has returned.
+    /// The canceller should stop the work and may fire the resolver; if it does not, drops it or panics
+    /// (which is logged), the deferred fails with [`CancelledError`](crate::CancelledError) after it has
+    /// returned. It is called once at most, and dropped when the result comes.
+    ///
+    /// ```
+    /// use ropewalk::testing::{Clock, failure_result_of};
+    /// use ropewalk::{CancelledError, Deferred};
+    /// use std::time::Duration;
+    ///
+    /// let clock = Clock::new();
+    /// let (slow, resolver) = Deferred::new();
+    /// let timer = clock.reactor().call_later(Duration::from_secs(60), || resolver.callback("done"));
+    /// // One that takes its timer away when nobody wants to know any more:
+    /// let (wanted, resolver) = Deferred::with_canceller(move || timer.cancel());
+    /// slow.add_both(move |outcome: Result<&str, _>| { resolver.fire(outcome); Ok(()) }).detach();
+    /// wanted.cancel();
+    /// assert!(failure_result_of(wanted).is::<CancelledError>());
+    /// assert_eq!(clock.pending_calls(), 0);
+    /// ```
     #[track_caller]
     pub fn with_canceller(canceller: impl FnOnce() + 'static) -> (Deferred<T>, Resolver<T>) {
         let (deferred, resolver) = Self::new();
@@ -152,12 +188,14 @@ impl<T: 'static> Deferred<T> {
         (deferred, resolver)
     }
 
-    /// Makes a deferred that has its result already.
+    /// Makes a deferred that has its result already. Costs no memory of its own.
     pub fn succeed(value: T) -> Self {
         Self::ready(Ok(value))
     }
 
-    /// Makes a deferred that has failed already.
+    /// Makes a deferred that has failed already; the failure, if it has to be made, remembers the caller.
+    ///
+    /// If nobody handles it, it is reported when the deferred is dropped.
     #[track_caller]
     pub fn fail(failure: impl Into<Failure>) -> Self {
         Self::ready(Err(failure.into()))
@@ -176,7 +214,11 @@ impl<T: 'static> Deferred<T> {
         Self::ready(Err(Failure::from_panic(payload)))
     }
 
-    /// Calls `f` with the value; a failure passes by.
+    /// Calls `f` with the value; a failure passes by, and `f` is dropped.
+    ///
+    /// If the result is there, `f` is called before this returns. If `f` panics, the deferred returned
+    /// fails. Cancelling that cancels what it waits for: this deferred first, then the one that `f` has
+    /// returned.
     #[track_caller]
     #[inline]
     pub fn add_callback<U, R>(self, f: impl FnOnce(T) -> R + 'static) -> Deferred<U>
@@ -187,9 +229,22 @@ impl<T: 'static> Deferred<T> {
         self.add_step(OnValue(f))
     }
 
-    /// Calls `f` with the failure; a value passes by.
+    /// Calls `f` with the failure; a value passes by, and `f` is dropped.
     ///
-    /// [`Failure::trap`] keeps it to the failures that it understands.
+    /// [`Failure::trap`] keeps it to the failures that it understands. A failure counts as handled as soon
+    /// as `f` has it; what `f` returns is the result from there on. For the rest as
+    /// [`add_callback`](Self::add_callback).
+    ///
+    /// ```
+    /// use ropewalk::{Deferred, TimeoutError};
+    ///
+    /// # let price: Deferred<u32> = Deferred::fail(TimeoutError { limit: std::time::Duration::ZERO });
+    /// let price = price.add_errback(|failure| {
+    ///     failure.trap::<TimeoutError>()?; // anything else passes on
+    ///     Ok(0)
+    /// });
+    /// # assert_eq!(price.into_result().unwrap().unwrap(), 0);
+    /// ```
     #[track_caller]
     #[inline]
     pub fn add_errback<R>(self, f: impl FnOnce(Failure) -> R + 'static) -> Deferred<T>
@@ -199,7 +254,10 @@ impl<T: 'static> Deferred<T> {
         self.add_step(OnFailure(f))
     }
 
-    /// Calls `f` with the result, whichever it is.
+    /// Calls `f` with the result, whichever it is: for what has to be done in any case.
+    ///
+    /// `f` returns what goes on from there; to let the result through, it returns it. For the rest as
+    /// [`add_callback`](Self::add_callback).
     #[track_caller]
     #[inline]
     pub fn add_both<U, R>(self, f: impl FnOnce(Result<T, Failure>) -> R + 'static) -> Deferred<U>
@@ -210,7 +268,9 @@ impl<T: 'static> Deferred<T> {
         self.add_step(OnBoth(f))
     }
 
-    /// Calls `f` with the value or `g` with the failure. A failure of `f` does not reach `g`.
+    /// Calls `f` with the value or `g` with the failure. A failure of `f` does not reach `g`, other than
+    /// with an [`add_errback`](Self::add_errback) behind it. For the rest as
+    /// [`add_callback`](Self::add_callback).
     #[track_caller]
     #[inline]
     pub fn add_callbacks<U, R, S>(
@@ -233,7 +293,12 @@ impl<T: 'static> Deferred<T> {
     /// it fails with [`CancelledError`](crate::CancelledError), and the chain goes on with that. The
     /// chain runs before `cancel` returns. What the resolver brings later is ignored.
     ///
-    /// Does nothing if the deferred has its result, or one of its callbacks is running now.
+    /// Does nothing if the deferred has its result, or one of its callbacks is running now. Errbacks may
+    /// recover from it, or wait for something else, which can be cancelled in turn.
+    ///
+    /// The deferred of a [task](crate::Reactor::spawn) cancels what the task awaits, and has its result
+    /// when the task has cleaned up; cancelled again, or when it awaits something other than a deferred,
+    /// the task is dropped.
     pub fn cancel(&self) {
         if let Repr::Pending(chain) = &self.0 {
             chain::cancel(Rc::clone(chain));
@@ -249,10 +314,11 @@ impl<T: 'static> Deferred<T> {
         }
     }
 
-    /// Lets the work go on by itself, as dropping does. A later failure is logged.
+    /// Lets the work go on by itself, as dropping does, and says so. A later failure is logged.
     pub fn detach(self) {}
 
-    /// Whether the deferred has its result.
+    /// Whether the deferred has its result. One that waits for another deferred, which a callback has
+    /// returned, does not.
     pub fn is_fired(&self) -> bool {
         match &self.0 {
             Repr::Value(_) | Repr::Failed(_) => true,
@@ -261,7 +327,7 @@ impl<T: 'static> Deferred<T> {
         }
     }
 
-    /// Returns the result.
+    /// Returns the result, which then counts as handled.
     ///
     /// # Errors
     ///
@@ -320,7 +386,8 @@ impl<T: 'static> Deferred<T> {
 impl<T: 'static> Future for Deferred<T> {
     type Output = Result<T, Failure>;
 
-    /// Fails with [`ResultTaken`] if polled again after it gave its result.
+    /// Fails with [`ResultTaken`] if polled again after it gave its result. Wakes whoever polled it last.
+    /// Can be chained, cancelled or dropped after a poll as before.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if let Some(outcome) = self.take_outcome() {
             return Poll::Ready(outcome);
@@ -383,6 +450,14 @@ impl CancelHandle {
     }
 }
 
+impl CancelHandle {
+    /// Whether the chain, which has no result, still has its deferred: somebody else owns it in any case,
+    /// to fire it or to go on with it.
+    fn has_deferred(&self) -> bool {
+        self.0.as_ref().is_some_and(|chain| Weak::strong_count(chain) > 1)
+    }
+}
+
 impl fmt::Debug for CancelHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("CancelHandle")
@@ -391,9 +466,11 @@ impl fmt::Debug for CancelHandle {
 
 /// The other end of a [`Deferred`]: gives it its result, once.
 ///
-/// Firing runs the callbacks before it returns; see [`Deferred`] for their context. A resolver that is
-/// dropped unfired fails its deferred with [`ResolverDropped`], after the current callback has
-/// returned.
+/// Firing consumes it, so that a second result does not compile, and runs the callbacks before it returns;
+/// see [`Deferred`] for their context. What they panic with does not come back to here.
+///
+/// A resolver that is dropped unfired fails its deferred with [`ResolverDropped`], after the current
+/// callback has returned; unless the deferred was cancelled, or is gone with nothing chained to it.
 pub struct Resolver<T: 'static> {
     chain: Option<Rc<ChainOf<T>>>,
 }

@@ -3,9 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::panic::Location;
 use std::rc::Rc;
 
 use super::{CancelHandle, Deferred, Outcome, Resolver, unhandled};
+use crate::context::LogContext;
 use crate::failure::{CancelledError, Failure};
 
 /// A deferred that any number of callers can wait for.
@@ -14,7 +16,8 @@ use crate::failure::{CancelledError, Failure};
 /// order in which they came; a result that is there already is given at once. Cancelling or dropping an
 /// observer removes only that one: the work goes on. A handle is a cheap clone.
 ///
-/// A failure counts as handled once anybody observed it, and is logged otherwise.
+/// A failure counts as handled once anybody observed it, and is logged otherwise, with where this was made.
+/// Dropping the last handle lets the work go on, and its observers get the result.
 ///
 /// ```
 /// use ropewalk::{Deferred, ObservableDeferred};
@@ -35,16 +38,21 @@ struct State<T: 'static> {
     observers: RefCell<BTreeMap<u64, Resolver<T>>>,
     next_observer: Cell<u64>,
     source: CancelHandle,
+    context: LogContext,
+    created: &'static Location<'static>,
 }
 
 impl<T: Clone + 'static> ObservableDeferred<T> {
     /// Takes over a deferred.
+    #[track_caller]
     pub fn new(source: Deferred<T>) -> Self {
         let state = Rc::new(State {
             outcome: RefCell::default(),
             observers: RefCell::default(),
             next_observer: Cell::new(0),
             source: source.cancel_handle(),
+            context: LogContext::current(),
+            created: Location::caller(),
         });
         let receiver = Rc::clone(&state);
         source
@@ -56,7 +64,8 @@ impl<T: Clone + 'static> ObservableDeferred<T> {
         Self { state }
     }
 
-    /// Returns a deferred for the result. Cancelling it removes this observer only.
+    /// Returns a deferred for the result. Cancelling it fails it and removes this observer only, dropping it
+    /// removes nothing but itself.
     #[track_caller]
     pub fn observe(&self) -> Deferred<T> {
         self.state.is_observed_from_now_on();
@@ -92,7 +101,7 @@ impl<T: Clone + 'static> ObservableDeferred<T> {
         self.state.observers.borrow().len()
     }
 
-    /// Cancels the work itself, for all observers.
+    /// Cancels the work itself; all observers get what comes of that.
     pub fn cancel(&self) {
         self.state.source.cancel();
     }
@@ -129,7 +138,7 @@ impl<T: 'static> Drop for State<T> {
         if self.next_observer.get() == 0
             && let Some(Err(failure)) = self.outcome.take()
         {
-            unhandled::report(&failure, None);
+            self.context.run(|| unhandled::report(&failure, Some(self.created)));
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::context::LogContext;
 use crate::core::{Core, Stage};
 use crate::failure::{CancelledError, Failure};
 use crate::inspect::Table;
-use crate::ready;
+use crate::ready::{self, Awaited};
 use crate::remote::ReactorRemote;
 use crate::slots::{Key, Slots};
 use crate::teardown::dropping;
@@ -37,8 +37,8 @@ pub(crate) struct Task {
     context: LogContext,
     /// Made when the task is first polled: many come to their end then, and leave it to others.
     waker: Option<Arc<TaskWaker>>,
-    /// The deferred that it waits for now, if that is what it waits for.
-    awaiting: Option<CancelHandle>,
+    /// The deferreds that its last poll has found without a result. Cancelling the task cancels them.
+    awaiting: Awaited,
     is_polled: bool,
     was_cancelled: bool,
     fate: Fate,
@@ -65,7 +65,7 @@ impl Tasks {
     /// Lists the tasks.
     pub(crate) fn inspect(&self) -> Table {
         let rows = self.slots.iter().map(|(_, task)| {
-            let state = match (task.is_polled, task.awaiting.is_some()) {
+            let state = match (task.is_polled, !task.awaiting.is_empty()) {
                 (true, _) => "running",
                 (false, true) => "awaits a deferred",
                 (false, false) => "awaits something else",
@@ -119,7 +119,7 @@ pub(crate) fn spawn<T: 'static>(
         work: chain.clone(),
         context: LogContext::current(),
         waker: None,
-        awaiting: None,
+        awaiting: Awaited::new(),
         is_polled: false,
         was_cancelled: false,
         fate: Fate::Live,
@@ -208,10 +208,10 @@ pub(crate) fn poll(core: &Rc<Core>, key: Key) {
     let polled = core.tasks.borrow_mut().start_poll(key, &core.remote);
     let Some(Polled { work, context, waker }) = polled else { return };
     let mut is_finished = true;
-    let mut awaiting = None;
+    let mut awaiting = Awaited::new();
     // A panic has been logged; what remains of the task is of no use.
     let _ = core.call("a task", &context, || {
-        drop(ready::take_awaiting());
+        ready::start_awaiting();
         let waker = Waker::from(Arc::clone(&waker));
         is_finished = Rc::clone(&work).poll(&mut Context::from_waker(&waker));
         awaiting = ready::take_awaiting();
@@ -227,7 +227,7 @@ pub(crate) fn poll(core: &Rc<Core>, key: Key) {
     put_back(core, key, Polled { work, context, waker }, awaiting);
 }
 
-fn put_back(core: &Rc<Core>, key: Key, polled: Polled, awaiting: Option<CancelHandle>) {
+fn put_back(core: &Rc<Core>, key: Key, polled: Polled, awaiting: Awaited) {
     let Polled { work, context, waker } = polled;
     let mut tasks = core.tasks.borrow_mut();
     let Some(task) = tasks.slots.get_mut(key) else {
@@ -256,8 +256,7 @@ pub(super) struct TaskHandle {
 }
 
 impl TaskHandle {
-    /// Cancels the deferred that the task waits for; drops the task if it waits for none, or was
-    /// cancelled before.
+    /// Cancels what the task waits for; drops the task if that is no deferred, or it was cancelled before.
     pub(super) fn cancel(&self) {
         let Some(core) = self.core.upgrade() else { return };
         let awaiting = {
@@ -269,14 +268,16 @@ impl TaskHandle {
                 return;
             }
             match std::mem::replace(&mut task.was_cancelled, true) {
-                true => None,
-                false => task.awaiting.take(),
+                true => Awaited::new(),
+                false => std::mem::take(&mut task.awaiting),
             }
         };
-        match awaiting {
-            Some(awaiting) => awaiting.cancel(),
-            None => self.drop_task(),
+        // It may have given some of them away in the very poll in which it awaited them.
+        let awaiting: Awaited = awaiting.into_iter().filter(CancelHandle::has_deferred).collect();
+        if awaiting.is_empty() {
+            return self.drop_task();
         }
+        awaiting.iter().for_each(CancelHandle::cancel);
     }
 
     fn drop_task(&self) {

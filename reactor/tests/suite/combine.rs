@@ -260,8 +260,13 @@ mod observers {
     #[test]
     fn a_failure_is_unhandled_only_if_nobody_observed_it() {
         let trap = UnhandledErrors::trap();
-        drop(ObservableDeferred::new(Deferred::<u8>::fail(Error)));
-        assert_eq!(trap.take().len(), 1);
+        let context = ropewalk::LogContext::new("GET-3");
+        let shared = context.run(|| ObservableDeferred::new(Deferred::<u8>::fail(Error)));
+        let line = line!() - 1;
+        drop(shared);
+        let [report] = trap.take().try_into().expect("one report");
+        assert_eq!(report.deferred_created.map(|place| place.line()), Some(line));
+        assert_eq!(report.context, "GET-3");
         let shared = ObservableDeferred::new(Deferred::<u8>::fail(Error));
         assert!(failure_result_of(shared.observe()).is::<Error>());
         drop(shared);

@@ -319,3 +319,119 @@ fn what_a_task_owned_is_gone_before_its_result_is_given() {
     success_result_of(task);
     assert_eq!(read(&diary), ["dropped in sentinel", "result"]);
 }
+
+#[test]
+fn cancelling_cancels_all_that_a_task_awaits_together() {
+    let clock = Clock::new();
+    let (one, _resolver_one) = Deferred::<u32>::new();
+    let (two, _resolver_two) = Deferred::<u32>::new();
+    let task = clock.reactor().spawn(async move {
+        let (one, two) = futures_util::join!(one, two);
+        Ok([one, two].map(|outcome| outcome.is_err_and(|failure| failure.is::<CancelledError>())))
+    });
+    clock.pump();
+    task.cancel();
+    clock.pump();
+    assert_eq!(success_result_of(task), [true, true]);
+}
+
+#[test]
+fn what_a_task_no_longer_awaits_is_not_cancelled_with_it() {
+    let clock = Clock::new();
+    let (one, resolver_one) = Deferred::<u32>::new();
+    let (two, resolver_two) = Deferred::<u32>::new();
+    let (gate, open) = Deferred::<()>::new();
+    let task = clock.reactor().spawn(async move {
+        let mut one = one;
+        // Awaited once, then given up for the gate, then detached.
+        let first = futures_util::future::select(&mut one, gate).await;
+        drop(first);
+        one.detach();
+        two.await
+    });
+    clock.pump();
+    open.callback(());
+    clock.pump();
+    task.cancel();
+    clock.pump();
+    assert!(failure_result_of(task).is::<CancelledError>());
+    assert!(resolver_two.is_cancelled());
+    assert!(!resolver_one.is_cancelled(), "detached work goes on");
+}
+
+/// Panics when it is dropped.
+struct Grenade;
+
+impl Drop for Grenade {
+    fn drop(&mut self) {
+        std::panic::resume_unwind(Box::new("dropped"));
+    }
+}
+
+#[test]
+fn panics_of_all_kinds_become_failures_or_log_lines_and_the_loop_goes_on() {
+    fn boom() -> Result<u32, ropewalk::Failure> {
+        std::panic::resume_unwind(Box::new("boom"))
+    }
+    let lines = ropewalk::logging::capture(100);
+    let clock = Clock::new();
+    let reactor = clock.reactor();
+    let (gate, open) = Deferred::<()>::new();
+    let at_once = reactor.spawn(async { boom() });
+    let after_an_await = reactor.spawn(async move {
+        gate.await?;
+        boom()
+    });
+    let in_a_callback = reactor.spawn(async { Ok(1) }).add_callback(|_: u32| boom());
+    let grenade = Grenade;
+    let while_dropped = reactor.spawn(poll_fn(move |_| {
+        let _ = &grenade;
+        Poll::Ready(Ok(2))
+    }));
+    reactor.call_soon(|| drop(boom()));
+    reactor.call_later(Duration::ZERO, || drop(boom()));
+    let well = reactor.spawn(async { Ok(3) });
+    clock.pump();
+    open.callback(());
+    clock.pump();
+    for failed in [at_once, after_an_await, in_a_callback] {
+        assert!(failure_result_of(failed).is::<Panicked>());
+    }
+    assert_eq!(success_result_of(while_dropped), 2);
+    assert_eq!(success_result_of(well), 3);
+    assert_eq!(clock.pending_tasks(), 0);
+    let lines = lines.take();
+    for expected in
+        ["a queued call panicked", "a delayed call panicked", "dropping a task panicked"]
+    {
+        assert!(lines.iter().any(|line| line.contains(expected)), "{expected}: {lines:?}");
+    }
+}
+
+#[test]
+fn a_task_cancelled_by_what_drops_it_or_by_a_stranger_ends_in_the_same_way() {
+    // A time limit, a race and a list cancel as anybody does.
+    let clock = Clock::new();
+    let reactor = clock.reactor();
+    let cleaning = |name: &'static str| {
+        let (never, resolver) = Deferred::<()>::new();
+        let task = reactor.spawn(async move {
+            let cause = never.await.unwrap_err();
+            assert!(cause.is::<CancelledError>());
+            let _kept = resolver;
+            Ok(name)
+        });
+        clock.pump();
+        task
+    };
+    let limited = cleaning("limit").with_timeout(reactor, Duration::from_secs(1));
+    clock.advance(Duration::from_secs(1));
+    assert!(failure_result_of(limited).is::<ropewalk::TimeoutError>(), "it took a turn to answer");
+    let raced = ropewalk::race(vec![cleaning("race"), Deferred::succeed("quick")]);
+    assert_eq!(success_result_of(raced).1, "quick");
+    let listed = ropewalk::gather_results(vec![cleaning("list")]);
+    listed.cancel();
+    assert!(failure_result_of(listed).is::<CancelledError>());
+    clock.pump();
+    assert_eq!(clock.pending_tasks(), 0, "all have cleaned up");
+}
