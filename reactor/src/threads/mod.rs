@@ -235,7 +235,11 @@ impl ThreadPools {
     fn default_pool(&self, reactor: &Reactor) -> ThreadPool {
         let present = self.default.borrow().clone();
         present.unwrap_or_else(|| {
-            let threads = thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
+            // A simulation must take the same course on any machine.
+            let threads = match reactor.core().backend.runs_thread_jobs_inline() {
+                true => THREADS_IN_SIMULATION,
+                false => thread::available_parallelism().map_or(2, usize::from).clamp(2, 8),
+            };
             let pool = self.make(reactor, ThreadPoolOptions::new("default").threads(threads));
             *self.default.borrow_mut() = Some(pool.clone());
             pool
@@ -274,3 +278,6 @@ impl ThreadPools {
         }
     }
 }
+
+/// The size of the default pool where threads are simulated.
+const THREADS_IN_SIMULATION: usize = 4;

@@ -310,3 +310,24 @@ fn deferreds_that_outlive_all_hosts_are_leaks() {
         world.tolerate(Leftover::Timers);
     });
 }
+
+#[test]
+fn a_seed_takes_the_same_course_in_another_process() {
+    // Other addresses, other hash keys, another number of processors for all that this process can tell.
+    let test = "sim::seeds::a_course_that_is_told_when_it_is_asked_for";
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env("ROPEWALK_TESTS_TELL_COURSE", "1")
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    let own = sim::run_seed(7, &harsh(), busy_scenario);
+    assert!(told.contains(&format!("the course is {own}.")), "{own} is not in {told}");
+}
+
+#[test]
+fn a_course_that_is_told_when_it_is_asked_for() {
+    if std::env::var_os("ROPEWALK_TESTS_TELL_COURSE").is_some() {
+        eprintln!("the course is {}.", sim::run_seed(7, &harsh(), busy_scenario));
+    }
+}
