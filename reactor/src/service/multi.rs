@@ -215,6 +215,11 @@ impl MultiService {
         self.shared.stage.get() == Stage::Running
     }
 
+    /// Returns how long all of them together may take to stop.
+    pub(super) fn limit(&self) -> Duration {
+        self.shared.stop_limit
+    }
+
     /// Returns how many services have started and not been stopped.
     #[must_use]
     pub fn started_count(&self) -> usize {

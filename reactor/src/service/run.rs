@@ -97,15 +97,10 @@ async fn live(
     log::info!("service {:?} has started", service.name());
     is_asked_to_stop.wait().await?;
     log::info!("stopping");
-    // One that is made of others has a limit of its own, and knows better whom to name.
-    let own_limit = service.as_multi_service().is_some();
-    let limit = service.stop_limit().unwrap_or(STOP_LIMIT);
-    let stopped = maybe_deferred(|| service.stop());
-    let outcome = match own_limit {
-        true => stopped.await,
-        false => stopped.with_timeout(reactor, limit).await,
-    };
-    match outcome {
+    // One that is made of others keeps to its limit by itself, and knows better whom to name.
+    let made_of_others = service.as_multi_service().map(|multi| multi.limit() + GRACE);
+    let limit = service.stop_limit().or(made_of_others).unwrap_or(STOP_LIMIT);
+    match maybe_deferred(|| service.stop()).with_timeout(reactor, limit).await {
         Err(failure) if failure.is::<TimeoutError>() => {
             report_overdue(&hanging(service.name(), service), limit);
         }
@@ -137,6 +132,9 @@ fn stop_on(
 
 /// What a shell adds to a signal's number to make the exit status of who was ended by it.
 const SIGNALLED: i32 = 128;
+
+/// What a service that is made of others gets on top of its own limit, for what it does when that is over.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// How long a service that says nothing about it may take to stop: less than the ten seconds after which
 /// container runtimes kill.

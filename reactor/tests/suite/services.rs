@@ -405,6 +405,38 @@ fn a_single_service_has_its_own_limit_too_and_cancelling_is_as_good_as_a_signal(
 }
 
 #[test]
+fn a_service_around_many_is_given_up_even_if_it_hangs_itself() {
+    struct Wrapper(MultiService);
+    impl Service for Wrapper {
+        fn name(&self) -> &str {
+            "wrapper"
+        }
+
+        fn start(&self, reactor: &Reactor) -> Deferred<()> {
+            self.0.start(reactor)
+        }
+
+        fn stop(&self) -> Deferred<()> {
+            self.0.stop().add_callback(|()| never())
+        }
+
+        fn as_multi_service(&self) -> Option<&MultiService> {
+            Some(&self.0)
+        }
+    }
+    let clock = Clock::new();
+    let lines = logging::capture(100);
+    let served = serve(clock.reactor(), Rc::new(Wrapper(MultiService::new("inner", STOP_LIMIT))));
+    clock.pump();
+    clock.raise(Signal::Terminate);
+    clock.advance(STOP_LIMIT);
+    assert_no_result(&served);
+    clock.advance(Duration::from_secs(1));
+    success_result_of(served);
+    assert!(lines.take().iter().any(|line| line.contains("\"wrapper\" has not stopped")));
+}
+
+#[test]
 fn a_program_runs_on_the_real_loop_until_it_is_told_to_stop() {
     let reactor = Reactor::new().unwrap();
     let diary = Diary::default();
