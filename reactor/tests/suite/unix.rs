@@ -327,3 +327,25 @@ fn real_descriptors_arrive_in_order_are_not_inherited_and_are_closed_when_unwant
         port.stop_listening();
     }
 }
+
+#[test]
+fn a_listener_whose_backlog_is_full_is_told_from_one_that_is_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("busy.sock");
+    let busy = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+    busy.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
+    busy.listen(0).unwrap();
+    let reactor = Reactor::new().unwrap();
+    let mut connected = Vec::new();
+    let failure = loop {
+        let attempt = reactor.connect_unix(path.as_path(), Box::new(Counter::default()));
+        match reactor.run_until(attempt) {
+            Ok(transport) => connected.push(transport),
+            Err(failure) => break failure,
+        }
+        assert!(connected.len() < 10, "the backlog of this system has no bound");
+    };
+    let error = failure.downcast_ref::<ConnectError>().unwrap();
+    let error = error.source.io_error().unwrap();
+    assert!(error.to_string().contains("are waiting to be accepted; try again later"), "{error}");
+}
