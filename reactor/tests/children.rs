@@ -53,5 +53,10 @@ fn no_descriptor_and_no_zombie_stays_behind() {
     reactor.stop();
     reactor.run().unwrap();
     drop(reactor);
-    assert_eq!(open_descriptors(), before);
+    // The threads of the pool end when they get to it, and have hold of the loop's alarm so long.
+    let is_clean = (0..100_000).any(|_| {
+        std::thread::yield_now();
+        open_descriptors() == before
+    });
+    assert!(is_clean, "{} descriptors, {before} before", open_descriptors());
 }

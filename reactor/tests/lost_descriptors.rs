@@ -44,7 +44,7 @@ fn a_connection_whose_descriptors_are_lost_ends_with_an_error() {
 
     let limit = getrlimit(Resource::Nofile);
     // Nothing can be opened any more: new ones get the lowest free number, and the limit bounds that.
-    setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..limit.clone() }).unwrap();
+    setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..limit }).unwrap();
     let reason = reactor.run_until(lost);
     setrlimit(Resource::Nofile, limit).unwrap();
     let reason = reason.unwrap();

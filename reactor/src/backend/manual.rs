@@ -23,6 +23,8 @@ use crate::address::{Address, UnixAddress};
 use crate::clock::{Instant, SystemClock};
 use crate::files::FileSystem;
 use crate::files::memory::MemoryFileSystem;
+use crate::process::Command;
+use crate::process::scripted::{Pipes, ScriptedProcess, ScriptedProcesses};
 use crate::resolver::{HostResolver, HostTable};
 use crate::signals::Signal;
 use crate::slots::Key;
@@ -40,6 +42,7 @@ pub(crate) struct ManualBackend {
     events: EventQueue,
     listeners: RefCell<BTreeMap<Address, Weak<Backlog>>>,
     post: Rc<MemoryPost>,
+    processes: ScriptedProcesses,
     next_port: Cell<u16>,
     chance: Chance,
     watched_signals: RefCell<Vec<(Signal, Key)>>,
@@ -128,6 +131,7 @@ impl ManualBackend {
             events: EventQueue::default(),
             listeners: RefCell::default(),
             post: Rc::default(),
+            processes: ScriptedProcesses::default(),
             next_port: Cell::new(FIRST_PORT),
             chance: Chance::new(seed),
             watched_signals: RefCell::default(),
@@ -175,6 +179,10 @@ impl ManualBackend {
     /// Lets connections to this address get no answer.
     pub(crate) fn silence(&self, address: IpAddr) {
         self.silent_hosts.borrow_mut().insert(address);
+    }
+
+    pub(crate) fn processes(&self) -> &ScriptedProcesses {
+        &self.processes
     }
 
     /// Reports a signal to those who watch it.
@@ -424,6 +432,10 @@ impl Backend for ManualBackend {
 
     fn has_processes(&self) -> bool {
         false
+    }
+
+    fn start_scripted(&self, command: &Command) -> io::Result<(ScriptedProcess, Pipes)> {
+        self.processes.start(command, &self.events)
     }
 
     fn register_child(&self, _process: BorrowedFd<'_>, _key: Key) -> io::Result<()> {

@@ -17,6 +17,8 @@ use super::{Alarm, Backend, Events, SignalWatch, Stopwatch};
 use crate::address::UnixAddress;
 use crate::clock::{Instant, SystemClock};
 use crate::files::{FileSystem, RealFileSystem};
+use crate::process::Command;
+use crate::process::scripted::{Pipes, ScriptedProcess};
 use crate::resolver::{HostResolver, SystemResolver};
 use crate::signals::Signal;
 use crate::slots::Key;
@@ -156,6 +158,10 @@ impl Backend for MioBackend {
 
     fn has_processes(&self) -> bool {
         true
+    }
+
+    fn start_scripted(&self, _command: &Command) -> io::Result<(ScriptedProcess, Pipes)> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     fn register_child(&self, process: BorrowedFd<'_>, key: Key) -> io::Result<()> {

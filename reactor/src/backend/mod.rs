@@ -25,6 +25,8 @@ use system_events::SystemEvents;
 use crate::address::UnixAddress;
 use crate::clock::{Instant, SystemClock};
 use crate::files::FileSystem;
+use crate::process::Command;
+use crate::process::scripted::{Pipes, ScriptedProcess};
 use crate::resolver::HostResolver;
 use crate::signals::Signal;
 use crate::slots::Key;
@@ -118,6 +120,9 @@ pub(crate) trait Backend {
 
     /// Whether there is a system below that has processes, terminals and files.
     fn has_processes(&self) -> bool;
+
+    /// Starts what stands for a process where there is no system, with the ends of its pipes.
+    fn start_scripted(&self, command: &Command) -> io::Result<(ScriptedProcess, Pipes)>;
 
     /// Reports the end of a child process as readability, under this key.
     fn register_child(&self, process: BorrowedFd<'_>, key: Key) -> io::Result<()>;

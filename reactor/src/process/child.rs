@@ -5,14 +5,13 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{self, ExitStatus};
+use std::process::ExitStatus;
 use std::rc::{Rc, Weak};
-use std::thread;
 
 use bytes::Bytes;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open};
+use rustix::process::{Pid, WaitId, WaitIdOptions};
 
+use super::running::{Process, Running, Started};
 use super::{Command, ProcessProtocol, SpawnError};
 use crate::address::Address;
 use crate::context::LogContext;
@@ -27,6 +26,7 @@ use crate::threads::ThreadPoolOptions;
 use crate::transport::Transport;
 use crate::transport::descriptor::DescriptorStream;
 use crate::transport::link::{Link, Setup};
+use crate::transport::memory::MemoryStream;
 use crate::transport::stream::Stream;
 
 /// A child process: a cheap clone, whoever holds it.
@@ -166,7 +166,7 @@ pub(crate) struct Child {
     has_own_group: bool,
     outlives_reactor: bool,
     /// Until it has been waited for: so long its number is its own.
-    running: RefCell<Option<Running>>,
+    running: RefCell<Option<Process>>,
     /// Out of its place while one of its methods runs, and once it has been told of the end.
     protocol: Cell<Option<Box<dyn ProcessProtocol>>>,
     has_panicked: Cell<bool>,
@@ -188,14 +188,6 @@ pub(super) fn spawn(
     protocol: Box<dyn ProcessProtocol>,
 ) -> Deferred<ProcessTransport> {
     let program = command.program().to_string_lossy().into_owned();
-    if !reactor.core().backend.has_processes() {
-        let source = io::Error::new(
-            io::ErrorKind::Unsupported,
-            "a simulated reactor has no processes; hide what starts them behind a function that a \
-             test can replace",
-        );
-        return Deferred::fail(SpawnError { program, source });
-    }
     let mut plan = Plan {
         core: Rc::downgrade(reactor.core()),
         context: LogContext::current().child(short_name(&program)),
@@ -206,9 +198,15 @@ pub(super) fn spawn(
     };
     let mut command = command;
     plan.input = command.input.take();
+    if !reactor.core().backend.has_processes() {
+        return spawn_scripted(reactor, command, plan, protocol);
+    }
     let started = reactor.defer_to_thread(move || command.start());
     started.add_both(move |started| match started {
-        Ok(started) => plan.carry_out(started, protocol),
+        Ok(Started { running, streams }) => {
+            let streams = streams.map(|stream| stream.map(PipeEnd::System));
+            plan.carry_out(Process::System(running), streams, protocol)
+        }
         Err(failure) => match failure.downcast_ref::<io::Error>() {
             Some(error) => {
                 Err(SpawnError { program: plan.program, source: same_error(error) }.into())
@@ -216,6 +214,40 @@ pub(super) fn spawn(
             None => Err(failure),
         },
     })
+}
+
+/// Has a process play by the script that the test kit was given, after the current callback.
+#[track_caller]
+fn spawn_scripted(
+    reactor: &Reactor,
+    command: Command,
+    plan: Plan,
+    protocol: Box<dyn ProcessProtocol>,
+) -> Deferred<ProcessTransport> {
+    let (deferred, resolver) = Deferred::new();
+    let backend = Rc::clone(&reactor.core().backend);
+    let is_cancelled = Rc::new(Cell::new(false));
+    let cancelled = Rc::clone(&is_cancelled);
+    resolver.set_canceller(move || cancelled.set(true));
+    reactor.call_soon(move || {
+        if is_cancelled.get() {
+            return;
+        }
+        resolver.fire(match backend.start_scripted(&command) {
+            Ok((process, streams)) => {
+                let streams = streams.map(|stream| stream.map(PipeEnd::Memory));
+                plan.carry_out(Process::Scripted(process), streams, protocol)
+            }
+            Err(source) => Err(SpawnError { program: plan.program, source }.into()),
+        });
+    });
+    deferred
+}
+
+/// This process's end of a child's pipe.
+enum PipeEnd {
+    Memory(MemoryStream),
+    System(OwnedFd),
 }
 
 /// Failures are shared, errors of the system are not: makes another one of the same number.
@@ -244,21 +276,21 @@ impl Plan {
     /// Takes over a process that was started. If that fails, it is ended.
     fn carry_out(
         self,
-        started: Started,
+        process: Process,
+        streams: [Option<PipeEnd>; 3],
         protocol: Box<dyn ProcessProtocol>,
     ) -> Result<ProcessTransport, Failure> {
         let core = self.core.upgrade().ok_or_else(crate::core::stopped)?;
         core.check_open()?;
-        let Started { running, streams } = started;
         let child = Rc::new(Child {
             core: self.core,
             key: Cell::new(Key::NONE),
             context: self.context,
             program: self.program,
-            pid: running.pid,
+            pid: process.pid(),
             has_own_group: self.has_own_group,
             outlives_reactor: self.outlives_reactor,
-            running: RefCell::new(Some(running)),
+            running: RefCell::new(Some(process)),
             protocol: Cell::new(Some(protocol)),
             has_panicked: Cell::new(false),
             pipes: Default::default(),
@@ -267,9 +299,9 @@ impl Plan {
             waiting: RefCell::default(),
         });
         child.watch(&core)?;
-        for (which, descriptor) in streams.into_iter().enumerate() {
-            if let Some(descriptor) = descriptor
-                && let Err(error) = child.open_pipe(&core, which, descriptor)
+        for (which, end) in streams.into_iter().enumerate() {
+            if let Some(end) = end
+                && let Err(error) = child.open_pipe(&core, which, end)
             {
                 child.kill();
                 return Err(error.into());
@@ -292,7 +324,11 @@ impl Child {
         let key = core.sources.borrow_mut().insert(Source::Child(Rc::clone(self)));
         self.key.set(key);
         let registered = match &*self.running.borrow() {
-            Some(Running { pidfd: Some(pidfd), .. }) => {
+            Some(Process::Scripted(process)) => {
+                process.watch(key);
+                Ok(())
+            }
+            Some(Process::System(Running { pidfd: Some(pidfd), .. })) => {
                 core.backend.register_child(pidfd.as_fd(), key)
             }
             _ => {
@@ -331,18 +367,16 @@ impl Child {
         drop(told);
     }
 
-    fn open_pipe(
-        self: &Rc<Child>,
-        core: &Rc<Core>,
-        which: usize,
-        descriptor: OwnedFd,
-    ) -> io::Result<()> {
-        let stream = match which {
-            STDIN => DescriptorStream::writer(descriptor)?,
-            _ => DescriptorStream::reader(descriptor)?,
+    fn open_pipe(self: &Rc<Child>, core: &Rc<Core>, which: usize, end: PipeEnd) -> io::Result<()> {
+        let stream = match end {
+            PipeEnd::Memory(stream) => Stream::Memory(stream),
+            PipeEnd::System(descriptor) => Stream::Descriptor(Box::new(match which {
+                STDIN => DescriptorStream::writer(descriptor)?,
+                _ => DescriptorStream::reader(descriptor)?,
+            })),
         };
         let setup = Setup {
-            stream: Stream::Descriptor(Box::new(stream)),
+            stream,
             peer: Address::Pipe,
             protocol: Box::new(Pipe { child: Rc::clone(self), which }),
             context: self.context.clone(),
@@ -403,16 +437,13 @@ impl Child {
     }
 
     fn signal(&self, signal: Signal) -> io::Result<()> {
-        if self.running.borrow().is_none() {
-            let text = format!("{} has exited already", self.program);
-            return Err(io::Error::new(io::ErrorKind::NotFound, text));
+        match &*self.running.borrow() {
+            Some(process) => process.signal(signal, self.has_own_group),
+            None => {
+                let text = format!("{} has exited already", self.program);
+                Err(io::Error::new(io::ErrorKind::NotFound, text))
+            }
         }
-        let signal = signal.to_system();
-        match self.has_own_group {
-            true => rustix::process::kill_process_group(self.pid, signal)?,
-            false => rustix::process::kill_process(self.pid, signal)?,
-        }
-        Ok(())
     }
 
     fn kill(&self) {
@@ -488,98 +519,6 @@ impl Protocol for Pipe {
     }
 }
 
-/// What starting a process gives.
-pub(super) struct Started {
-    running: Running,
-    /// This process's ends of its pipes.
-    streams: [Option<OwnedFd>; 3],
-}
-
-/// A process that has not been waited for. Dropping it kills it, and has a thread wait for it.
-pub(super) struct Running {
-    /// `None` once it was waited for.
-    child: Option<process::Child>,
-    pid: Pid,
-    pidfd: Option<OwnedFd>,
-    is_left: bool,
-}
-
-impl Running {
-    pub(super) fn start(command: &mut process::Command) -> io::Result<Started> {
-        let mut child = command.spawn()?;
-        let streams = [
-            child.stdin.take().map(OwnedFd::from),
-            child.stdout.take().map(OwnedFd::from),
-            child.stderr.take().map(OwnedFd::from),
-        ];
-        let pid = Pid::from_child(&child);
-        // Linux before 5.3 and other systems have none; a thread waits then.
-        let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok();
-        let running = Running { child: Some(child), pid, pidfd, is_left: false };
-        Ok(Started { running, streams })
-    }
-
-    /// Waits for it, if it has exited.
-    fn try_wait(&mut self) -> Option<ExitStatus> {
-        let status = match self.child.as_mut()?.try_wait() {
-            Ok(status) => status?,
-            Err(error) => {
-                log::error!(
-                    "somebody else has waited for process {}, whose exit status is unknown now and \
-                     taken to be {UNKNOWN_EXIT_CODE}: {error}",
-                    self.pid.as_raw_nonzero()
-                );
-                ExitStatus::from_raw(UNKNOWN_EXIT_CODE << 8)
-            }
-        };
-        self.child = None;
-        Some(status)
-    }
-
-    /// Waits for a process that was killed, for a moment.
-    fn wait_for_the_killed(&mut self) -> Option<ExitStatus> {
-        if let Some(pidfd) = &self.pidfd {
-            let limit = Timespec { tv_sec: KILLED_WAIT_SECONDS, tv_nsec: 0 };
-            let mut polled = [PollFd::new(pidfd, PollFlags::IN)];
-            let _ = rustix::io::retry_on_intr(|| poll(&mut polled, Some(&limit)));
-        }
-        self.try_wait()
-    }
-
-    /// Lets it run, with a thread that waits for it.
-    fn leave(mut self) {
-        self.is_left = true;
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let Some(mut child) = self.child.take() else { return };
-        if !self.is_left {
-            // It fails if it has exited, and then waiting for it is all there is to do.
-            let _ = child.kill();
-        }
-        if let Ok(Some(_)) = child.try_wait() {
-            return;
-        }
-        let waiter = thread::Builder::new().name("process-waiter".to_owned());
-        let waiting = waiter.spawn(move || {
-            // Nobody is left to be told of an error.
-            let _ = child.wait();
-        });
-        if let Err(error) = waiting {
-            log::warn!("process {} stays a zombie: {error}", self.pid.as_raw_nonzero());
-        }
-    }
-}
-
-/// What others take, too, for the exit code of a process that somebody else has waited for.
-const UNKNOWN_EXIT_CODE: i32 = 255;
-
-/// How long the end of the reactor waits for a process that it has killed: as good as always that takes
-/// no time, but one in the midst of a call to a broken disk does not die.
-const KILLED_WAIT_SECONDS: i64 = 1;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -598,8 +537,8 @@ mod tests {
     fn without_descriptors_for_processes_a_thread_waits() {
         let reactor = Reactor::new().unwrap();
         let command = Command::new("/bin/sh").args(["-c", "read line; exit 5"]);
-        let mut started = command.start().unwrap();
-        started.running.pidfd = None;
+        let Started { mut running, streams } = command.start().unwrap();
+        running.pidfd = None;
         let plan = Plan {
             core: Rc::downgrade(reactor.core()),
             context: LogContext::new("test"),
@@ -609,7 +548,9 @@ mod tests {
             input: None,
         };
         let (ended, resolver) = Deferred::new();
-        let process = plan.carry_out(started, Box::new(Ended(Some(resolver)))).unwrap();
+        let streams = streams.map(|stream| stream.map(PipeEnd::System));
+        let protocol = Box::new(Ended(Some(resolver)));
+        let process = plan.carry_out(Process::System(running), streams, protocol).unwrap();
         process.close_stdin();
         assert_eq!(reactor.run_until(ended).unwrap().code(), Some(5));
     }

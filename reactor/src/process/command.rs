@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{self, Stdio};
 
-use super::child::{Running, Started};
+use super::running::{Running, Started};
 
 /// A process to be started.
 ///
@@ -172,6 +172,17 @@ impl Command {
     #[must_use]
     pub fn program(&self) -> &OsStr {
         &self.program
+    }
+
+    /// Returns the arguments, without the program.
+    pub fn arguments(&self) -> impl Iterator<Item = &OsStr> {
+        self.arguments.iter().map(OsString::as_os_str)
+    }
+
+    /// Which of its standard streams are pipes.
+    pub(super) fn pipes(&self) -> [bool; 3] {
+        let stdin = self.stdin.as_ref().unwrap_or(&StandardStream::Pipe);
+        [stdin, &self.stdout, &self.stderr].map(|stream| matches!(stream, StandardStream::Pipe))
     }
 
     /// Starts it. This may take a while: in a thread.

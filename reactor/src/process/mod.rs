@@ -31,6 +31,8 @@ mod child;
 mod command;
 mod inherited;
 mod output;
+mod running;
+pub(crate) mod scripted;
 mod stdio;
 
 use std::io;
@@ -114,7 +116,7 @@ impl Reactor {
     /// # Errors
     ///
     /// [`SpawnError`]: there is no such program, or the system has no room for it. On a reactor of the
-    /// test kit there are no processes.
+    /// test kit processes play by a [script](crate::testing::Clock::script_processes), if there is one.
     #[track_caller]
     pub fn spawn_process(
         &self,

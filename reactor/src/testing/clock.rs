@@ -1,6 +1,7 @@
 //! [`Clock`]: a reactor whose time is moved by hand.
 
 use std::fmt;
+use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
@@ -9,6 +10,7 @@ use crate::backend::Backend;
 use crate::backend::manual::ManualBackend;
 use crate::clock::Instant;
 use crate::files::memory::MemoryFileSystem;
+use crate::process::scripted::ScriptedProcess;
 use crate::reactor::Reactor;
 use crate::resolver::HostTable;
 use crate::signals::Signal;
@@ -52,6 +54,31 @@ impl Clock {
     #[must_use]
     pub fn file_system(&self) -> &MemoryFileSystem {
         self.backend.files()
+    }
+
+    /// Has processes that the reactor starts play by this script: it is called when one is started, and
+    /// may keep the process, to have it speak and end later. If it fails, the process cannot be
+    /// started.
+    ///
+    /// ```
+    /// use ropewalk::process::Command;
+    /// use ropewalk::testing::{Clock, success_result_of};
+    ///
+    /// let clock = Clock::new();
+    /// clock.script_processes(|process| {
+    ///     process.write_out(b"42\n");
+    ///     process.exit(0);
+    ///     Ok(())
+    /// });
+    /// let output = clock.reactor().process_output(Command::new("answer"), 100);
+    /// clock.pump();
+    /// assert_eq!(success_result_of(output).stdout, b"42\n");
+    /// ```
+    pub fn script_processes(
+        &self,
+        script: impl FnMut(&ScriptedProcess) -> io::Result<()> + 'static,
+    ) {
+        self.backend.processes().set_script(script);
     }
 
     /// Returns the time that the clock shows.

@@ -24,6 +24,7 @@ mod replace;
 mod results;
 
 pub use crate::files::memory::{InjectedFault, MemoryFileSystem};
+pub use crate::process::scripted::ScriptedProcess;
 pub use clock::Clock;
 pub use faults::{Fault, FaultPoint};
 pub use leaks::{NoDeferredLeaks, NothingLeft};

@@ -11,7 +11,7 @@ use std::time::Duration;
 use ropewalk::process::{
     Command, OutputTooLong, ProcessProtocol, ProcessTransport, SpawnError, StandardStream,
 };
-use ropewalk::testing::{Clock, failure_result_of};
+use ropewalk::testing::{Clock, ScriptedProcess, failure_result_of, success_result_of};
 use ropewalk::{CancelledError, Deferred, LogContext, Reactor, Resolver, Signal, TimeoutError};
 use rustix::process::{Pid, test_kill_process};
 
@@ -143,7 +143,9 @@ fn what_cannot_be_started_says_why() {
     assert_eq!(error.source.kind(), io::ErrorKind::NotFound);
 
     let clock = Clock::new();
-    let failure = failure_result_of(clock.reactor().process_output(shell("true"), 1024));
+    let output = clock.reactor().process_output(shell("true"), 1024);
+    clock.pump();
+    let failure = failure_result_of(output);
     let error = failure.downcast_ref::<SpawnError>().unwrap();
     assert_eq!(error.source.kind(), io::ErrorKind::Unsupported);
 }
@@ -303,5 +305,215 @@ fn signals_that_nobody_can_watch_are_refused() {
     for signal in [Signal::Kill, Signal::Stop] {
         let error = reactor.on_signal(signal, || {}).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    }
+}
+
+/// Has the clock's processes do nothing by themselves, and returns where they are found.
+fn stage(clock: &Clock) -> Rc<RefCell<Vec<ScriptedProcess>>> {
+    let processes = Rc::new(RefCell::new(Vec::new()));
+    let started = Rc::clone(&processes);
+    clock.script_processes(move |process| {
+        started.borrow_mut().push(process.clone());
+        Ok(())
+    });
+    processes
+}
+
+#[test]
+fn a_scripted_process_is_heard_in_a_certain_order() {
+    let clock = Clock::new();
+    let processes = stage(&clock);
+    let (recorder, diary, ended) = Recorder::new(|process| process.write(b"thanks"));
+    let command = Command::new("talker").args(["-v", "loud"]);
+    let process = clock.reactor().spawn_process(command, recorder);
+    assert_eq!(read(&diary), [""; 0], "after the caller has returned");
+    clock.pump();
+    let process = success_result_of(process);
+    let talker = processes.borrow()[0].clone();
+    assert_eq!(talker.command(), ["talker", "-v", "loud"]);
+    talker.write_out(b"hello");
+    clock.pump();
+    talker.write_err(b"hm");
+    clock.pump();
+    assert_eq!(talker.take_input(), b"thanks");
+    process.close_stdin();
+    clock.pump();
+    assert!(talker.is_input_closed());
+    talker.close(1);
+    clock.pump();
+    process.signal(Signal::User1).unwrap();
+    assert_eq!(talker.signals(), [Signal::User1]);
+    assert_eq!(process.exit_status(), None);
+    talker.exit(3);
+    clock.pump();
+    assert_eq!(success_result_of(ended).code(), Some(3));
+    let expected =
+        ["made", "out hello", "err hm", "in lost", "out lost", "exited", "err lost", "ended"];
+    let mut lines = read(&diary);
+    lines[5..7].sort_unstable_by(|one, other| other.cmp(one));
+    assert_eq!(lines, expected);
+    assert_eq!(clock.open_connections(), 0);
+    assert_eq!(process.signal(Signal::Kill).unwrap_err().kind(), io::ErrorKind::NotFound);
+}
+
+#[test]
+fn a_limit_in_time_kills_a_scripted_process() {
+    let clock = Clock::new();
+    let processes = stage(&clock);
+    let output = clock
+        .reactor()
+        .process_output(Command::new("sleeper"), 100)
+        .with_timeout(clock.reactor(), Duration::from_secs(60));
+    clock.advance(Duration::from_secs(59));
+    assert!(!processes.borrow()[0].has_exited());
+    clock.advance(Duration::from_secs(1));
+    assert!(failure_result_of(output).is::<TimeoutError>());
+    assert_eq!(processes.borrow()[0].signals(), [Signal::Kill]);
+    clock.pump();
+    assert_eq!((clock.open_connections(), clock.pending_calls()), (0, 0));
+
+    let output = clock.reactor().process_output(Command::new("never"), 100);
+    output.cancel();
+    clock.pump();
+    assert!(failure_result_of(output).is::<CancelledError>());
+    assert_eq!(processes.borrow().len(), 1, "it was not started");
+}
+
+#[test]
+fn much_input_waits_until_a_scripted_process_reads() {
+    let clock = Clock::new();
+    let processes = stage(&clock);
+    let command = Command::new("reader").input(vec![7; 300_000]);
+    let output = clock.reactor().process_output(command, 100);
+    clock.pump();
+    let reader = processes.borrow()[0].clone();
+    let mut count = 0;
+    while !reader.is_input_closed() {
+        let piece = reader.take_input().len();
+        assert!(piece <= 64 * 1024, "{piece} at a time");
+        count += piece;
+        clock.pump();
+    }
+    assert_eq!(count, 300_000);
+    reader.die(Signal::Terminate);
+    clock.pump();
+    assert_eq!(success_result_of(output).status.signal(), Some(Signal::Terminate.number()));
+}
+
+#[test]
+fn a_script_may_refuse_to_start() {
+    let clock = Clock::new();
+    clock.script_processes(|_| Err(io::ErrorKind::PermissionDenied.into()));
+    let output = clock.reactor().process_output(Command::new("forbidden"), 100);
+    clock.pump();
+    let failure = failure_result_of(output);
+    let error = failure.downcast_ref::<SpawnError>().unwrap();
+    assert_eq!(error.source.kind(), io::ErrorKind::PermissionDenied);
+}
+
+type Prod = fn(&ProcessTransport);
+
+/// What is done with a process; all its methods are among these.
+const ACTIONS: [(&str, Prod); 9] = [
+    ("write", |p| p.write(b"abc")),
+    ("write_bytes", |p| p.write_bytes(vec![7; 300_000].into())),
+    ("close_stdin", ProcessTransport::close_stdin),
+    ("pause and resume", |p| {
+        p.pause_producing();
+        p.resume_producing();
+    }),
+    ("lose_connection", ProcessTransport::lose_connection),
+    ("signal", |p| drop(p.signal(Signal::User2))),
+    ("kill", ProcessTransport::kill),
+    ("abort the pipes", |p| {
+        for pipe in [p.stdin(), p.stdout(), p.stderr()].into_iter().flatten() {
+            pipe.abort_connection();
+        }
+    }),
+    ("ask", |p| {
+        let _ = (p.id(), p.exit_status(), format!("{p:?}"));
+        p.exited().detach();
+    }),
+];
+
+#[test]
+fn every_method_works_from_inside_every_method() {
+    struct Prodder {
+        method: usize,
+        action: Prod,
+        process: Option<ProcessTransport>,
+        counts: Rc<RefCell<[usize; 8]>>,
+    }
+
+    impl Prodder {
+        fn called(&mut self, method: usize) {
+            let mut counts = self.counts.try_borrow_mut().expect("the reactor's calls do not nest");
+            counts[method] += 1;
+            if self.method == method
+                && let Some(process) = &self.process
+            {
+                (self.action)(process);
+                (self.action)(process);
+            }
+        }
+    }
+
+    impl ProcessProtocol for Prodder {
+        fn connection_made(&mut self, process: &ProcessTransport) {
+            self.process = Some(process.clone());
+            self.called(0);
+        }
+
+        fn out_received(&mut self, _: &ProcessTransport, _: &[u8]) {
+            self.called(1);
+        }
+
+        fn err_received(&mut self, _: &ProcessTransport, _: &[u8]) {
+            self.called(2);
+        }
+
+        fn in_connection_lost(&mut self, _: &ProcessTransport) {
+            self.called(3);
+        }
+
+        fn out_connection_lost(&mut self, _: &ProcessTransport) {
+            self.called(4);
+        }
+
+        fn err_connection_lost(&mut self, _: &ProcessTransport) {
+            self.called(5);
+        }
+
+        fn process_exited(&mut self, _: &ProcessTransport, _: ExitStatus) {
+            self.called(6);
+        }
+
+        fn process_ended(&mut self, _: ExitStatus) {
+            self.called(7);
+        }
+    }
+
+    for method in 0..8 {
+        for (name, action) in ACTIONS {
+            let clock = Clock::new();
+            let processes = stage(&clock);
+            let counts: Rc<RefCell<[usize; 8]>> = Rc::default();
+            let prodder = Prodder { method, action, process: None, counts: Rc::clone(&counts) };
+            let process = clock.reactor().spawn_process(Command::new("x"), Box::new(prodder));
+            clock.pump();
+            drop(success_result_of(process));
+            let played = processes.borrow()[0].clone();
+            played.write_out(b"out");
+            played.write_err(b"err");
+            clock.pump();
+            played.exit(0);
+            clock.pump();
+            let why = format!("{name} from inside method {method}");
+            let counts = *counts.borrow();
+            assert_eq!((counts[0], counts[6], counts[7]), (1, 1, 1), "{why}");
+            assert_eq!(counts[3..6], [1, 1, 1], "each pipe is lost once: {why}");
+            assert_eq!(clock.open_connections(), 0, "{why}");
+            assert!(LogContext::current().is_sentinel(), "{why}");
+        }
     }
 }
