@@ -27,6 +27,7 @@ mod error;
 mod handle;
 pub(crate) mod memory;
 mod memory_node;
+mod memory_tree;
 mod real;
 mod sender;
 mod system;

@@ -67,12 +67,13 @@ impl Feed {
 
     /// Too much waits: a push producer is paused. A pull producer is just not asked.
     pub(crate) fn pause(self: &Rc<Self>) {
-        let fed = self.fed.borrow();
-        if let Some(fed) = &*fed
+        // Outside of a reactor's turn the producer is told at once, so nothing may be borrowed then.
+        let fed = self.fed.borrow().clone();
+        if let Some(fed) = fed
             && fed.streaming == Streaming::Push
             && !fed.waits.replace(true)
         {
-            self.tell(fed, |fed| {
+            self.tell(&fed, |fed| {
                 // It may have been resumed before it heard of this.
                 if fed.waits.get() {
                     fed.producer.pause_producing();
@@ -83,14 +84,14 @@ impl Feed {
 
     /// More is wanted: a push producer that was paused goes on, a pull producer is asked.
     pub(crate) fn resume(self: &Rc<Self>) {
-        let fed = self.fed.borrow();
-        let Some(fed) = &*fed else { return };
+        let fed = self.fed.borrow().clone();
+        let Some(fed) = fed else { return };
         let tells = match fed.streaming {
             Streaming::Pull => !fed.waits.replace(true),
             Streaming::Push => fed.waits.replace(false),
         };
         if tells {
-            self.tell(fed, |fed| {
+            self.tell(&fed, |fed| {
                 if fed.streaming == Streaming::Pull || !fed.waits.get() {
                     fed.producer.resume_producing();
                 }

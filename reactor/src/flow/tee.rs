@@ -147,7 +147,10 @@ impl Shared {
         let branches = self.branches.borrow();
         let waits =
             |branch: &Rc<Branch>| branch.slow == SlowBranch::Waits && branch.is_paused.get();
-        if branches.is_empty() || branches.iter().any(waits) {
+        let all_wait = branches.is_empty() || branches.iter().any(waits);
+        // Outside of a reactor's turn the producer is told at once.
+        drop(branches);
+        if all_wait {
             self.feed.pause();
         } else {
             self.feed.resume();

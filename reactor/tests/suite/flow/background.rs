@@ -1,11 +1,13 @@
 //! `BackgroundFileConsumer`: the disk's pace, and each way that writing can end.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use proptest::prelude::*;
 use ropewalk::files::{BackgroundFileConsumer, FileError, FileOperation, OpenMode};
 use ropewalk::flow::FlowError;
 use ropewalk::testing::{
@@ -311,4 +313,108 @@ fn a_real_file_gets_everything_in_order_from_real_threads() {
     assert_eq!(reactor.run_until(on_disk).unwrap(), 80_000);
     let expected: Vec<u8> = (0..20_000_u32).flat_map(u32::to_le_bytes).collect();
     assert!(std::fs::read(&path).unwrap() == expected);
+}
+
+/// Writes slices of these lengths, and notes how it ended.
+struct Slices {
+    consumer: BackgroundFileConsumer,
+    lengths: RefCell<Vec<usize>>,
+    streaming: Streaming,
+    is_paused: Cell<bool>,
+    end: Cell<Option<&'static str>>,
+}
+
+impl Slices {
+    fn produce(&self) {
+        if self.end.get().is_some() || self.is_paused.get() {
+            return;
+        }
+        let length = self.lengths.borrow_mut().pop();
+        match length {
+            Some(length) => self.consumer.write(&vec![length as u8; length]),
+            None => {
+                self.end.set(Some("unregistered"));
+                self.consumer.unregister_producer();
+            }
+        }
+    }
+}
+
+impl Producer for Slices {
+    fn pause_producing(&self) {
+        self.is_paused.set(true);
+    }
+    fn resume_producing(&self) {
+        self.is_paused.set(false);
+        if self.streaming == Streaming::Pull {
+            self.produce();
+        }
+    }
+    fn stop_producing(&self) {
+        self.end.set(Some("stopped"));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(30))]
+
+    #[test]
+    fn it_always_ends_with_all_on_disk_or_with_a_failure_and_a_producer_that_knows(
+        lengths in prop::collection::vec(0usize..300_000, 0..30),
+        capacity in prop::option::of(0u64..4_000_000),
+        failing in prop::option::of(0usize..40),
+        write_bytes_max in prop::option::of(5_000usize..100_000),
+        is_push in any::<bool>(),
+    ) {
+        let clock = Clock::new();
+        let disk = clock.file_system().clone();
+        let consumer = consumer(&clock);
+        let on_disk = consumer.wait();
+        slow(&clock);
+        disk.set_capacity(capacity);
+        disk.set_write_bytes_max(write_bytes_max);
+        let operations = AtomicUsize::new(0);
+        let _fault = disk.inject(move |_, _| {
+            match Some(operations.fetch_add(1, Ordering::Relaxed)) == failing {
+                true => Err(io::Error::other("the disk does not answer")),
+                false => Ok(()),
+            }
+        });
+        let streaming = if is_push { Streaming::Push } else { Streaming::Pull };
+        let expected: Vec<u8> =
+            lengths.iter().rev().flat_map(|&length| vec![length as u8; length]).collect();
+        let producer = Rc::new(Slices {
+            consumer: consumer.clone(),
+            lengths: RefCell::new(lengths),
+            streaming,
+            is_paused: Cell::new(false),
+            end: Cell::new(None),
+        });
+        consumer.register_producer(Rc::clone(&producer) as Rc<dyn Producer>, streaming);
+        for _ in 0..20_000 {
+            if producer.end.get().is_none() && is_push {
+                // More than one in a turn, as connections have it.
+                (0..3).for_each(|_| producer.produce());
+            }
+            clock.advance(SLICE);
+            if on_disk.is_fired() {
+                break;
+            }
+        }
+        match on_disk.into_result() {
+            Err(_) => prop_assert!(false, "still waiting"),
+            Ok(Ok(count)) => {
+                prop_assert_eq!(count, expected.len() as u64);
+                prop_assert_eq!(producer.end.get(), Some("unregistered"));
+                disk.lose_unsynced();
+                prop_assert!(disk.read("f").unwrap() == expected);
+            }
+            Ok(Err(failure)) => {
+                prop_assert!(failure.is::<FileError>());
+                prop_assert!(capacity.is_some() || failing.is_some());
+                prop_assert!(producer.end.get().is_some(), "it was told, or had done its part");
+            }
+        }
+        prop_assert_eq!(clock.pending_calls(), 0);
+    }
 }

@@ -1,10 +1,12 @@
 //! Each rule between producers and consumers, broken once: who did it is named, and nothing else happens.
 #![cfg(debug_assertions)]
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
-use ropewalk::flow::{FlowError, checked};
-use ropewalk::testing::{Clock, MemoryTransport, UnhandledErrors};
+use ropewalk::files::{BackgroundFileConsumer, OpenMode};
+use ropewalk::flow::{FlowError, SlowBranch, Tee, checked, pipe};
+use ropewalk::testing::{Clock, MemoryTransport, UnhandledErrors, success_result_of};
 use ropewalk::{Consumer, Producer, Streaming};
 
 use super::Sink;
@@ -194,4 +196,37 @@ fn a_transport_keeps_the_rules_towards_its_producer() {
         assert!(diary.borrow().len() > 4);
     }
     assert_eq!(trap.take().len(), 0);
+}
+
+/// Unregisters when it is asked, as one does that has nothing to write.
+struct Nothing(RefCell<Option<Rc<dyn Consumer>>>);
+
+impl Producer for Nothing {
+    fn pause_producing(&self) {}
+    fn resume_producing(&self) {
+        if let Some(consumer) = self.0.take() {
+            consumer.unregister_producer();
+        }
+    }
+    fn stop_producing(&self) {}
+}
+
+/// Outside of a reactor's turn a producer is told things at once, from inside the call that leads to them.
+#[test]
+fn a_producer_may_leave_when_it_is_asked_wherever_that_is() {
+    let clock = Clock::new();
+    let opened = clock.reactor().files().open("f", OpenMode::CreateNew);
+    clock.pump();
+    let file = BackgroundFileConsumer::new(success_result_of(opened));
+    let tee = Tee::new();
+    tee.add(Rc::new(Sink::default()), SlowBranch::Waits);
+    let (writer, _reader) = pipe(10, 1);
+    let consumers: [Rc<dyn Consumer>; 3] = [Rc::new(file.clone()), Rc::new(tee), Rc::new(writer)];
+    for consumer in consumers {
+        let nothing = Rc::new(Nothing(RefCell::new(Some(Rc::clone(&consumer)))));
+        consumer.register_producer(Rc::clone(&nothing) as Rc<dyn Producer>, Streaming::Pull);
+        assert!(nothing.0.borrow().is_none(), "it was asked, and left");
+    }
+    clock.pump();
+    assert_eq!(success_result_of(file.wait()), 0);
 }
