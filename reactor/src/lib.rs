@@ -72,6 +72,12 @@
 //! keeping, [`cache`]. Every deferred can be [cancelled](Deferred::cancel) and
 //! [limited in time](Deferred::with_timeout).
 //!
+//! # Lines, frames, files
+//!
+//! [`framing`] cuts a stream into lines or frames, as codecs without any input or output and as protocols
+//! on a connection. [`files`] reads and writes files in threads, and sends them at their readers' pace. Who
+//! makes bytes and who takes them keep each other from filling memory by the rules in [`flow`].
+//!
 //! # Whose work is it?
 //!
 //! A [`LogContext`] names the request or background process that is running, stamps its log lines

@@ -123,6 +123,7 @@ impl IncomingBody {
             }
             Repr::Taken => Deferred::succeed(0),
             Repr::Stream(inflow) => {
+                let consumer = ropewalk::flow::checked(consumer);
                 let weak = Rc::downgrade(&inflow);
                 let (deferred, resolver) = Deferred::with_canceller(move || abandon(&weak));
                 consumer.register_producer(inflow.clone(), Streaming::Push);
