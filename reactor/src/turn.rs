@@ -32,6 +32,8 @@ pub(crate) struct Buffers {
     foreign: VecDeque<ForeignJob>,
     /// What all connections read into. No callback can read, so it is never shared.
     pub(crate) scratch: Box<[u8]>,
+    /// What is read before it is decrypted. Empty until there is a connection with TLS.
+    pub(crate) ciphertext: Vec<u8>,
 }
 
 impl Buffers {
@@ -41,6 +43,7 @@ impl Buffers {
             batch: None,
             foreign: VecDeque::new(),
             scratch: vec![0; SCRATCH_BYTES].into(),
+            ciphertext: Vec::new(),
         }
     }
 
@@ -50,6 +53,7 @@ impl Buffers {
             batch: None,
             foreign: VecDeque::new(),
             scratch: Box::default(),
+            ciphertext: Vec::new(),
         }
     }
 }

@@ -30,6 +30,8 @@ pub(crate) struct Session {
     /// How many bytes at the front of the backlog were written before TLS was begun, and are sent as
     /// they are.
     clear_bytes: usize,
+    /// Ciphertext that was read and is not decrypted yet, because nothing is to be delivered.
+    left_over: Vec<u8>,
     /// Who waits for the end of a handshake that was begun in mid-connection.
     started: Option<Resolver<()>>,
 }
@@ -41,7 +43,14 @@ impl Session {
         handshake_limit: Duration,
     ) -> Result<Session, rustls::Error> {
         let tls = rustls::ServerConnection::new(config)?.into();
-        Ok(Session { tls, server_name: None, handshake_limit, clear_bytes: 0, started: None })
+        Ok(Session {
+            tls,
+            server_name: None,
+            handshake_limit,
+            clear_bytes: 0,
+            left_over: Vec::new(),
+            started: None,
+        })
     }
 
     /// Makes the client's end.
@@ -52,7 +61,14 @@ impl Session {
         let server_name = Some(name.to_str().into());
         let tls = rustls::ClientConnection::new(config, name)?.into();
         let handshake_limit = HANDSHAKE_TIME_MAX;
-        Ok(Session { tls, server_name, handshake_limit, clear_bytes: 0, started: None })
+        Ok(Session {
+            tls,
+            server_name,
+            handshake_limit,
+            clear_bytes: 0,
+            left_over: Vec::new(),
+            started: None,
+        })
     }
 
     /// Tells whoever waits for the handshake that it comes to nothing.
@@ -161,41 +177,67 @@ impl Link {
     }
 
     /// Takes one helping of ciphertext from the stream.
-    fn receive_ciphertext(self: &Rc<Link>, core: &Rc<Core>) -> Received {
-        let result = {
-            let stream = self.stream.borrow();
-            let mut session = self.extras().session.borrow_mut();
-            let (Some(stream), Some(session)) = (&*stream, &mut *session) else {
-                return Received::Nothing;
-            };
-            let tls = &mut session.tls;
-            match tls.read_tls(&mut &*stream) {
+    fn receive_ciphertext(&self, core: &Core, buffer: &mut [u8]) -> io::Result<Received> {
+        let result = match &*self.stream.borrow() {
+            Some(stream) => stream.read(buffer),
+            None => return Ok(Received::Nothing),
+        };
+        match result {
+            Ok(0) => Ok(Received::End),
+            Ok(count) => {
+                core.counters.reads.add(1);
+                core.counters.bytes_in.add(count);
+                // A read that leaves room in the buffer has taken everything.
+                let is_all = count < buffer.len() && !self.state.has(flag::PEER_CLOSING);
+                Ok(Received::Something { count, is_all })
+            }
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock => Ok(Received::Nothing),
+                io::ErrorKind::Interrupted => Ok(Received::Something { count: 0, is_all: false }),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Has rustls take some of the ciphertext, or hear of its end if there is none. Returns how much it
+    /// took; nothing if the connection is over.
+    fn decrypt(self: &Rc<Link>, core: &Rc<Core>, mut ciphertext: &[u8]) -> usize {
+        let result = match &mut *self.extras().session.borrow_mut() {
+            Some(session) => match session.tls.read_tls(&mut ciphertext) {
                 Err(error) => Err(ConnectionLost::Failed(Arc::new(error))),
-                Ok(count) => match tls.process_new_packets() {
+                Ok(count) => match session.tls.process_new_packets() {
                     Ok(_) => Ok(count),
                     Err(error) => Err(ConnectionLost::Tls(Arc::new(error))),
                 },
-            }
+            },
+            None => return 0,
         };
-        match result {
-            Ok(0) => Received::End,
-            Ok(_) => Received::Something,
-            Err(ConnectionLost::Failed(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                Received::Nothing
+        result.unwrap_or_else(|reason| {
+            // rustls may have an alert for the peer. It goes out if it can; the connection is over in
+            // either case.
+            let _ = self.send_encrypted();
+            if self.state.has(flag::HANDSHAKING) {
+                log::debug!("TLS handshake with {} failed: {reason:?}", self.peer());
             }
-            Err(ConnectionLost::Failed(error)) if error.kind() == io::ErrorKind::Interrupted => {
-                Received::Something
-            }
-            Err(reason) => {
-                // rustls may have an alert for the peer. It goes out if it can; the connection is
-                // over in either case.
-                let _ = self.send_encrypted();
-                if self.state.has(flag::HANDSHAKING) {
-                    log::debug!("TLS handshake with {} failed: {reason:?}", self.peer());
-                }
-                self.close(core, reason);
-                Received::Nothing
-            }
+            self.close(core, reason);
+            0
+        })
+    }
+
+    fn take_left_over(&self) -> Vec<u8> {
+        match &mut *self.extras().session.borrow_mut() {
+            Some(session) => std::mem::take(&mut session.left_over),
+            None => Vec::new(),
+        }
+    }
+
+    /// Keeps ciphertext that is not to be decrypted yet.
+    fn leave_ciphertext(&self, ciphertext: &[u8]) {
+        if let Some(session) = &mut *self.extras().session.borrow_mut()
+            && !ciphertext.is_empty()
+        {
+            session.left_over = ciphertext.to_vec();
+            self.state.set(flag::MAYBE_READABLE);
         }
     }
 
@@ -213,7 +255,11 @@ impl Link {
         loop {
             while session.wants_write() && !self.state.has(flag::WRITE_BLOCKED) {
                 match session.write_tls(&mut &*stream) {
-                    Ok(_) => {}
+                    Ok(count) => {
+                        if let Some(core) = self.core() {
+                            core.counters.bytes_out.add(count);
+                        }
+                    }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         self.state.set(flag::WRITE_BLOCKED);
                     }
@@ -270,26 +316,66 @@ enum Received {
     End,
     /// There is nothing for now, or the connection is over.
     Nothing,
-    Something,
+    Something {
+        count: usize,
+        /// Whether the stream is known to have no more.
+        is_all: bool,
+    },
 }
 
 impl Transport {
     /// Reads, decrypts and delivers, with the same bounds as without TLS.
     #[inline(never)]
     pub(super) fn read_encrypted(&self, core: &Rc<Core>, buffers: &mut Buffers) {
+        let mut ciphertext = std::mem::take(&mut buffers.ciphertext);
+        ciphertext.resize(CIPHERTEXT_BYTES, 0);
+        self.read_through(core, &mut ciphertext, buffers);
+        buffers.ciphertext = ciphertext;
+        if self.link.state.has(flag::MAYBE_READABLE) {
+            self.link.read_later(core);
+        }
+    }
+
+    fn read_through(&self, core: &Rc<Core>, ciphertext: &mut [u8], buffers: &mut Buffers) {
         let link = &self.link;
+        let left_over = link.take_left_over();
+        if !self.take_ciphertext(core, &left_over, buffers) {
+            return;
+        }
         for _ in 0..READS_PER_TURN {
+            match link.receive_ciphertext(core, ciphertext) {
+                Err(error) => return link.close_with(core, error),
+                Ok(Received::Nothing) => return link.state.clear(flag::MAYBE_READABLE),
+                Ok(Received::End) => return self.finish_ciphertext(core, buffers),
+                Ok(Received::Something { count, is_all }) => {
+                    if is_all {
+                        link.state.clear(flag::MAYBE_READABLE);
+                    }
+                    if !self.take_ciphertext(core, &ciphertext[..count], buffers) || is_all {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Decrypts and delivers, a piece at a time. Returns whether to go on reading.
+    fn take_ciphertext(&self, core: &Rc<Core>, mut data: &[u8], buffers: &mut Buffers) -> bool {
+        let link = &self.link;
+        while !data.is_empty() {
             if !self.deliver_plaintext(core, buffers) {
-                return;
+                link.leave_ciphertext(data);
+                return false;
             }
-            match link.receive_ciphertext(core) {
-                Received::Nothing => return link.state.clear(flag::MAYBE_READABLE),
-                Received::End => return self.finish_ciphertext(core, buffers),
-                Received::Something => {}
+            let count = link.decrypt(core, data);
+            if count == 0 {
+                // It is over, or the peer has said within TLS that it has finished.
+                break;
             }
+            data = &data[count..];
             self.follow_handshake(core);
         }
-        link.read_later(core);
+        self.deliver_plaintext(core, buffers)
     }
 
     /// Delivers what has been decrypted. Returns whether to go on reading.
@@ -335,6 +421,7 @@ impl Transport {
     /// The stream is at its end, which reading on reports.
     fn finish_ciphertext(&self, core: &Rc<Core>, buffers: &mut Buffers) {
         self.link.state.clear(flag::MAYBE_READABLE);
+        self.link.decrypt(core, &[]);
         if self.deliver_plaintext(core, buffers) {
             self.link.close_with(core, io::ErrorKind::UnexpectedEof.into());
         }
@@ -430,6 +517,9 @@ impl Transport {
 /// A peer that has not come to the end of its handshake by then is cut off, unless a port says
 /// otherwise. People on slow links need two or three seconds.
 pub(crate) const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Ciphertext that is read at a time: four records of the largest size.
+const CIPHERTEXT_BYTES: usize = 64 * 1024;
 
 /// What one connection may have encrypted in one flush: some 100 microseconds.
 const ENCRYPTED_BYTES_PER_TURN: usize = 256 * 1024;

@@ -378,3 +378,39 @@ fn an_async_function_serves_tls_as_it_does_tcp() {
     success_result_of(connected);
     assert!(success_result_of(echoed) == [b'x'; 1_000_000], "unchanged");
 }
+
+#[test]
+fn a_reader_that_pauses_after_every_piece_gets_all_bytes_in_order() {
+    let certified = Certified::new();
+    let clock = Clock::new();
+    let received = Rc::new(std::cell::RefCell::new(Vec::new()));
+    let sink = Rc::clone(&received);
+    let reactor = clock.reactor().clone();
+    let port = certified.listen(clock.reactor(), move || {
+        let (sink, reactor) = (Rc::clone(&sink), reactor.clone());
+        Box::new(OnData(move |transport: &Transport, data: &[u8]| {
+            sink.borrow_mut().extend_from_slice(data);
+            transport.pause_producing();
+            let transport = transport.clone();
+            reactor.call_later(Duration::from_millis(1), move || transport.resume_producing());
+        }))
+    });
+    let config = Arc::clone(&certified.client);
+    let address = port.local_address();
+    let connected =
+        clock.reactor().connect_tls(address, name("good.example"), config, Box::new(Echo));
+    clock.pump();
+    let transport = success_result_of(connected);
+    let message: Vec<u8> = (0..1_000_003_u32).map(|n| (n % 251) as u8).collect();
+    let mut rest = &message[..];
+    for length in [1, 16_384, 100, 16_385, 70_000, usize::MAX] {
+        let (piece, left) = rest.split_at(length.min(rest.len()));
+        transport.write(piece);
+        clock.pump();
+        rest = left;
+    }
+    transport.lose_connection();
+    clock.advance(Duration::from_secs(10));
+    assert!(*received.borrow() == message, "{} bytes", received.borrow().len());
+    assert_eq!(clock.open_connections(), 1, "the port");
+}
