@@ -20,6 +20,7 @@ use crate::counters::Counters;
 use crate::deferred::task::Tasks;
 use crate::failure::Failure;
 use crate::process::Child;
+use crate::process::InheritedSockets;
 use crate::ready::{Job, ReadyQueue};
 use crate::remote::ReactorRemote;
 use crate::resolver::Lookups;
@@ -43,6 +44,8 @@ pub(crate) struct Core {
     pub(crate) thread_pools: ThreadPools,
     pub(crate) cooperators: Cooperators,
     pub(crate) lookups: Lookups,
+    /// The sockets that this process was started with, once an endpoint has asked for one.
+    pub(crate) inherited: RefCell<Option<InheritedSockets>>,
     /// Where files are waited for; made when first asked for.
     pub(crate) files_pool: OnceCell<ThreadPool>,
     /// Everything that events arrive for.
@@ -96,6 +99,7 @@ impl Core {
             thread_pools: ThreadPools::default(),
             cooperators: Cooperators::default(),
             lookups: Lookups::default(),
+            inherited: RefCell::default(),
             files_pool: OnceCell::new(),
             timers: RefCell::new(Timers::new(Rc::clone(&agenda))),
             sources: RefCell::new(Slots::new()),

@@ -5,8 +5,11 @@
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
+use ropewalk::endpoint::ServerEndpoint;
 use ropewalk::process::{Command, StandardStream};
-use ropewalk::{Address, ConnectionLost, Deferred, Protocol, Reactor, Resolver, Transport};
+use ropewalk::{
+    Address, ConnectionLost, Deferred, Factory, Protocol, Reactor, Resolver, Transport,
+};
 
 /// Answers with its name and ends; or collects the answer.
 struct Peer {
@@ -57,8 +60,39 @@ fn serve() {
     port.stop_listening();
 }
 
+/// As [`serve`], by the description of an endpoint.
+fn serve_as_described() {
+    let reactor = Reactor::new().unwrap();
+    let (server, served) = peer(Some("served"));
+    let server = std::cell::RefCell::new(Some(server as Box<dyn Protocol>));
+    let factory: Rc<dyn Factory> = Rc::new(move |_: &Address| server.take());
+    let listen = |description: &str| {
+        let endpoint: ServerEndpoint = description.parse().unwrap();
+        endpoint.listen(&reactor, Rc::clone(&factory)).into_result().unwrap()
+    };
+    let error = |description| listen(description).unwrap_err().to_string();
+    assert!(error("systemd:index=1").contains("is no TCP"));
+    let port = listen("systemd:domain=UNIX:name=web").unwrap();
+    assert_eq!(
+        error("systemd:index=0"),
+        "no socket number 0 is left of those that this process was started with: there were 2, with \
+         the names [\"web\", \"odd\"]"
+    );
+    reactor.run_until(served).unwrap();
+    port.stop_listening();
+}
+
 #[test]
 fn sockets_of_a_service_manager_are_found_by_name() {
+    inherit("sockets_of_a_service_manager_are_found_by_name", serve);
+}
+
+#[test]
+fn endpoints_listen_on_sockets_of_a_service_manager() {
+    inherit("endpoints_listen_on_sockets_of_a_service_manager", serve_as_described);
+}
+
+fn inherit(test: &str, serve: fn()) {
     if std::env::var_os("ROPEWALK_TEST_INHERITS").is_some() {
         return serve();
     }
@@ -68,7 +102,6 @@ fn sockets_of_a_service_manager_are_found_by_name() {
     let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
     // A shell moves its standard input to where the protocol wants it, and keeps its number.
     let script = "LISTEN_PID=$$ exec \"$@\" 3<&0 4</dev/null";
-    let test = "sockets_of_a_service_manager_are_found_by_name";
     let command = Command::new("/bin/sh")
         .args(["-c", script, "sh"])
         .arg(std::env::current_exe().unwrap())

@@ -29,6 +29,7 @@ use crate::transport::tcp::ConnectOptions;
 /// | `tls:hs.example:8448:trustRoots=/etc/ssl/cert.pem` | TLS over TCP, with whoever these certificates vouch for |
 /// | `tls:hs.example:8448:pin=sha256//…` | TLS, with whoever has this key |
 /// | `unix:/run/chat.sock` | a Unix socket |
+/// | `stdio` | this process's own input and output |
 ///
 /// Settings of all: `timeout` (30 seconds without it). Of TCP and TLS: `bindAddress` and `bindPort` (of
 /// this end), `noDelay`, `keepalive`, `receiveBuffer`, `sendBuffer`; see [`ConnectOptions`]. Of TLS
@@ -49,6 +50,8 @@ use crate::transport::tcp::ConnectOptions;
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum ClientEndpoint {
+    /// The standard input and output of this process.
+    Stdio,
     /// A host, over TCP.
     Tcp(HostEndpoint),
     /// A host, over TLS.
@@ -116,6 +119,9 @@ impl ClientEndpoint {
     #[track_caller]
     pub fn connect(&self, reactor: &Reactor, protocol: Box<dyn Protocol>) -> Deferred<Transport> {
         match self {
+            ClientEndpoint::Stdio => {
+                Deferred::from(reactor.connect_stdio(protocol).map_err(Failure::from))
+            }
             ClientEndpoint::Tcp(host) => host.connector().connect(reactor, protocol),
             ClientEndpoint::Tls(host, tls) => {
                 let mut connector = host.connector();
@@ -178,7 +184,8 @@ const UNIX: Kind = Kind {
     named: &["abstract", "timeout"],
     example: "unix:/run/chat.sock:timeout=5",
 };
-const KINDS: &[&Kind] = &[&TCP, &TLS, &SSL, &UNIX];
+const STDIO: Kind = Kind { name: "stdio", positional: &[], named: &[], example: "stdio" };
+const KINDS: &[&Kind] = &[&TCP, &TLS, &SSL, &UNIX, &STDIO];
 
 impl FromStr for ClientEndpoint {
     type Err = DescriptionError;
@@ -187,6 +194,11 @@ impl FromStr for ClientEndpoint {
         let mut settings = Settings::split(text);
         let kind = settings.kind(KINDS)?;
         let endpoint = match kind.name {
+            "stdio" => {
+                // Twisted's has a colon and nothing behind it.
+                settings.take_nothing();
+                ClientEndpoint::Stdio
+            }
             "tcp" => ClientEndpoint::Tcp(read_host(&mut settings, kind)?),
             "unix" => {
                 let address = unix_address(&mut settings, kind)?;
@@ -224,8 +236,8 @@ fn read_host(
         bind_address,
         no_delay: settings.take(kind, "noDelay", values::yes_or_no)?.unwrap_or(default.no_delay),
         keepalive: settings.take(kind, "keepalive", values::seconds)?,
-        receive_buffer_bytes: settings.take(kind, "receiveBuffer", values::bytes)?,
-        send_buffer_bytes: settings.take(kind, "sendBuffer", values::bytes)?,
+        receive_buffer_bytes: settings.take(kind, "receiveBuffer", values::size)?,
+        send_buffer_bytes: settings.take(kind, "sendBuffer", values::size)?,
     };
     Ok(HostEndpoint { host, port, options, timeout })
 }
@@ -263,6 +275,7 @@ fn read_tls(
 impl fmt::Display for ClientEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            ClientEndpoint::Stdio => Writer::begin(f, &STDIO).map(drop),
             ClientEndpoint::Tcp(host) => write_host(&mut Writer::begin(f, &TCP)?, host),
             ClientEndpoint::Tls(host, tls) => {
                 let mut out = Writer::begin(f, &TLS)?;

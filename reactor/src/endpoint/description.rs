@@ -141,6 +141,16 @@ impl<'a> Settings<'a> {
         }
     }
 
+    /// Takes the empty value behind a colon that ends the description, if there is one.
+    pub(super) fn take_nothing(&mut self) {
+        if let [only] = &mut self.values[..]
+            && only.name.is_none()
+            && only.value.text.is_empty()
+        {
+            only.is_taken = true;
+        }
+    }
+
     /// Complains that something is not there.
     pub(super) fn missing(&self, kind: &'static Kind, problem: &str) -> DescriptionError {
         self.error(&self.kind, problem.to_owned(), kind.example)

@@ -47,4 +47,4 @@ pub use self::connect::Connect;
 pub use self::description::DescriptionError;
 pub use self::files::EndpointFileError;
 pub use self::host::{AddressRule, AttemptFailure, ConnectHostError, HostConnector};
-pub use self::server::{ServerEndpoint, ServerTlsFiles};
+pub use self::server::{InheritedSocket, ServerEndpoint, ServerTlsFiles};

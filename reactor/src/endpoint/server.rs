@@ -1,6 +1,7 @@
 //! [`ServerEndpoint`]: where to listen.
 
 use std::fmt;
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -26,6 +27,7 @@ use crate::transport::unix::UnixListenOptions;
 /// | `ssl:8448:privateKey=hs.key:certKey=hs.pem` | TLS over TCP; one file may have both |
 /// | `unix:/run/chat.sock:mode=660` | a Unix socket |
 /// | `unix:abstract=chat` | one without a file |
+/// | `systemd:index=0`, `systemd:name=chat` | a socket that this process was started with |
 ///
 /// Settings of all that listen on ports: `interface` (an address of the machine), `backlog`, `noDelay`,
 /// `shared` (`SO_REUSEPORT`), `v6Only`, `keepalive`, `receiveBuffer`, `sendBuffer`; see
@@ -50,6 +52,9 @@ use crate::transport::unix::UnixListenOptions;
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum ServerEndpoint {
+    /// A socket that a service manager has opened for this process; see
+    /// [`InheritedSockets`](crate::process::InheritedSockets).
+    Inherited(InheritedSocket),
     /// A TCP port.
     Tcp {
         /// The address and port.
@@ -73,6 +78,15 @@ pub enum ServerEndpoint {
         /// How it listens.
         options: UnixListenOptions,
     },
+}
+
+/// Which of the sockets that this process was started with.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum InheritedSocket {
+    /// The one at this place, counted from 0.
+    Index(usize),
+    /// The first of this name that was not taken.
+    Name(String),
 }
 
 /// Where a server finds its certificate and key.
@@ -102,6 +116,7 @@ impl ServerEndpoint {
     #[track_caller]
     pub fn listen(&self, reactor: &Reactor, factory: Rc<dyn Factory>) -> Deferred<ListeningPort> {
         let result = match self {
+            ServerEndpoint::Inherited(which) => listen_inherited(reactor, which, factory),
             ServerEndpoint::Tcp { address, options } => {
                 reactor.listen_tcp(*address, factory, options.clone())
             }
@@ -118,6 +133,38 @@ impl ServerEndpoint {
             }
         };
         Deferred::from(result.map_err(Failure::from))
+    }
+}
+
+/// Listens on a socket that this process was started with. Those that are not asked for stay with the
+/// reactor, for endpoints to come.
+fn listen_inherited(
+    reactor: &Reactor,
+    which: &InheritedSocket,
+    factory: Rc<dyn Factory>,
+) -> io::Result<ListeningPort> {
+    let core = reactor.core();
+    let mut inherited = core.inherited.borrow_mut();
+    let inherited = inherited.get_or_insert_with(|| reactor.inherited_sockets());
+    let socket = match which {
+        InheritedSocket::Index(index) => inherited.take(*index)?,
+        InheritedSocket::Name(name) => inherited.take_named(name)?,
+    };
+    match socket {
+        Some(socket) => reactor.adopt_listener(socket, factory),
+        None => {
+            let names: Vec<_> = inherited.names().iter().filter(|name| !name.is_empty()).collect();
+            let which = match which {
+                InheritedSocket::Index(index) => format!("number {index}"),
+                InheritedSocket::Name(name) => format!("called {name:?}"),
+            };
+            let message = format!(
+                "no socket {which} is left of those that this process was started with: there were \
+                 {}, with the names {names:?}",
+                inherited.len()
+            );
+            Err(io::Error::new(io::ErrorKind::NotFound, message))
+        }
     }
 }
 
@@ -141,7 +188,13 @@ const UNIX: Kind = Kind {
     named: &["abstract", "backlog", "mode"],
     example: "unix:/run/chat.sock:mode=660",
 };
-const KINDS: &[&Kind] = &[&TCP, &TCP6, &SSL, &TLS, &UNIX];
+const SYSTEMD: Kind = Kind {
+    name: "systemd",
+    positional: &[],
+    named: &["domain", "index", "name"],
+    example: "systemd:name=chat",
+};
+const KINDS: &[&Kind] = &[&TCP, &TCP6, &SSL, &TLS, &UNIX, &SYSTEMD];
 
 const LISTEN_SETTINGS: &[&str] = &[
     "interface",
@@ -177,11 +230,31 @@ impl FromStr for ServerEndpoint {
         let mut settings = Settings::split(text);
         let kind = settings.kind(KINDS)?;
         let endpoint = match kind.name {
+            "systemd" => read_systemd(&mut settings, kind)?,
             "unix" => read_unix(&mut settings, kind)?,
             _ => read_tcp(&mut settings, kind)?,
         };
         settings.finish(kind)?;
         Ok(endpoint)
+    }
+}
+
+fn read_systemd(
+    settings: &mut Settings<'_>,
+    kind: &'static Kind,
+) -> Result<ServerEndpoint, DescriptionError> {
+    // What kind of socket it is, the socket knows; Twisted has to be told.
+    let known = |text: &str| match text {
+        "INET" | "INET6" | "UNIX" => Ok(()),
+        _ => Err("INET, INET6 or UNIX".to_owned()),
+    };
+    settings.take(kind, "domain", known)?;
+    let index = settings.take(kind, "index", values::size)?;
+    let name = settings.take(kind, "name", values::word)?;
+    match (index, name) {
+        (Some(index), None) => Ok(ServerEndpoint::Inherited(InheritedSocket::Index(index))),
+        (None, Some(name)) => Ok(ServerEndpoint::Inherited(InheritedSocket::Name(name))),
+        _ => Err(settings.missing(kind, "needs either an index or a name")),
     }
 }
 
@@ -235,8 +308,8 @@ fn read_tcp(
         share_port: settings.take(kind, "shared", values::yes_or_no)?.unwrap_or(default.share_port),
         v6_only: settings.take(kind, "v6Only", values::yes_or_no)?.unwrap_or(default.v6_only),
         keepalive: settings.take(kind, "keepalive", values::seconds)?,
-        receive_buffer_bytes: settings.take(kind, "receiveBuffer", values::bytes)?,
-        send_buffer_bytes: settings.take(kind, "sendBuffer", values::bytes)?,
+        receive_buffer_bytes: settings.take(kind, "receiveBuffer", values::size)?,
+        send_buffer_bytes: settings.take(kind, "sendBuffer", values::size)?,
         handshake_limit: handshake_limit.unwrap_or(default.handshake_limit),
     };
     if !is_tls(kind) {
@@ -262,6 +335,13 @@ fn is_tls(kind: &Kind) -> bool {
 impl fmt::Display for ServerEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            ServerEndpoint::Inherited(which) => {
+                let mut out = Writer::begin(f, &SYSTEMD)?;
+                match which {
+                    InheritedSocket::Index(index) => out.setting("index", index),
+                    InheritedSocket::Name(name) => out.setting("name", name),
+                }
+            }
             ServerEndpoint::Tcp { address, options } => {
                 let mut out = Writer::begin(f, &TCP)?;
                 write_port(&mut out, address, options)

@@ -27,8 +27,8 @@ pub(super) fn count(text: &str) -> Read<u32> {
     text.parse().map_err(|_| "a number".to_owned())
 }
 
-pub(super) fn bytes(text: &str) -> Read<usize> {
-    text.parse().map_err(|_| "a number of bytes".to_owned())
+pub(super) fn size(text: &str) -> Read<usize> {
+    text.parse().map_err(|_| "a number".to_owned())
 }
 
 pub(super) fn yes_or_no(text: &str) -> Read<bool> {

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use ropewalk::endpoint::{
-    ClientEndpoint, ClientTlsFiles, EndpointFileError, HostEndpoint, ServerEndpoint, ServerTlsFiles,
+    ClientEndpoint, ClientTlsFiles, EndpointFileError, HostEndpoint, InheritedSocket,
+    ServerEndpoint, ServerTlsFiles,
 };
 use ropewalk::testing::{Clock, failure_result_of, success_result_of};
 use ropewalk::tls::{Identities, SpkiPin};
@@ -78,6 +79,16 @@ fn descriptions_of_servers_are_read() {
         ("odd characters", "unix:/run/a\\:b\\=c\\\\d", unix("/run/a:b=c\\d", 0o600)),
         ("a backslash at the end", "unix:/run/a\\", unix("/run/a\\", 0o600)),
         (
+            "a socket of the service manager's",
+            "systemd:domain=INET6:index=3",
+            ServerEndpoint::Inherited(InheritedSocket::Index(3)),
+        ),
+        (
+            "by its name",
+            "systemd:name=my-web",
+            ServerEndpoint::Inherited(InheritedSocket::Name("my-web".to_owned())),
+        ),
+        (
             "an abstract name",
             "unix:abstract=chat",
             ServerEndpoint::Unix {
@@ -142,6 +153,8 @@ fn descriptions_of_clients_are_read() {
                 },
             ),
         ),
+        ("its own input and output", "stdio", ClientEndpoint::Stdio),
+        ("as Twisted has it", "stdio:", ClientEndpoint::Stdio),
         (
             "a Unix socket",
             "unix:/run/chat.sock:timeout=5",
@@ -159,7 +172,7 @@ fn descriptions_of_clients_are_read() {
 #[test]
 fn errors_name_the_piece_its_place_and_what_would_do() {
     for (text, position, piece, problem) in [
-        ("", 0, "", "is no kind of endpoint; known are tcp, tcp6, ssl, tls, unix"),
+        ("", 0, "", "is no kind of endpoint; known are tcp, tcp6, ssl, tls, unix, systemd"),
         ("tpc:80", 0, "tpc", "is no kind of endpoint, did you mean \"tcp\"?"),
         ("tcp", 0, "tcp", "lacks its port"),
         ("tcp:", 4, "", "is no port; it should be a number from 0 to 65535"),
@@ -176,6 +189,9 @@ fn errors_name_the_piece_its_place_and_what_would_do() {
         ("ssl:443:privateKey=k:sslmethod=TLSv1_METHOD", 21, "sslmethod", "leave it out"),
         ("unix:", 5, "", "is no address; it should be the path of a file"),
         ("unix:/a:mode=999", 13, "999", "is no mode; it should be permissions in octal"),
+        ("systemd:index=0:name=a", 0, "systemd", "needs either an index or a name"),
+        ("systemd:domain=IPX:index=0", 15, "IPX", "it should be INET, INET6 or UNIX"),
+        ("systemd:0", 0, "systemd", "needs either"),
         ("unix:/a:abstract=b", 0, "unix", "has a path and an abstract name"),
     ] {
         let error = text.parse::<ServerEndpoint>().expect_err(text);
@@ -191,7 +207,7 @@ fn errors_name_the_piece_its_place_and_what_would_do() {
         ("tls:a:1:pin=:privateKey=k", 12, "", "is no pin"),
         ("tls:a:1:trustRoots=r:privateKey=k", 0, "tls", "lacks its certificate"),
         ("tls:a:1:caCertsDir=/etc", 0, "tls", "believes nobody"),
-        ("udp:a:1", 0, "udp", "is no kind of endpoint; known are tcp, tls"),
+        ("udp:a:1", 0, "udp", "is no kind of endpoint; known are tcp, tls, ssl, unix, stdio"),
     ] {
         let error = text.parse::<ClientEndpoint>().expect_err(text);
         assert_eq!((error.position, error.piece.as_str()), (position, piece), "{text}: {error}");
@@ -267,6 +283,8 @@ fn any_server() -> impl Strategy<Value = ServerEndpoint> {
             address: UnixAddress::Path(path),
             options: UnixListenOptions { backlog, mode }
         }),
+        any::<usize>().prop_map(|n| ServerEndpoint::Inherited(InheritedSocket::Index(n))),
+        "[^\0]{1,9}".prop_map(|name| ServerEndpoint::Inherited(InheritedSocket::Name(name))),
         "[^\0]{1,20}".prop_map(|name| ServerEndpoint::Unix {
             address: UnixAddress::Abstract(name.into_bytes()),
             options: UnixListenOptions::default()
