@@ -199,12 +199,17 @@ impl Shared {
     pub(super) fn in_process(&self, host: &HostState, process: &Process, f: impl FnOnce()) {
         let _watch = self.witnessed.watch(&host.name());
         let turning_before = self.turning.replace(Some(host.number));
+        // A process that restarts itself dies first; the new one has a voice.
+        let was_silent = self.silence.take().is_some();
         {
             let _queue = ready::install(Rc::clone(&process.reactor.core().ready));
             LogContext::sentinel().run(f);
         }
         self.turning.set(turning_before);
         drop(self.silence.take());
+        if was_silent {
+            self.keep_silence();
+        }
     }
 
     /// Whether code of this host runs now.

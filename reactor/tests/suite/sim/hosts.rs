@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use ropewalk::sim::{Leftover, World, WorldOptions};
 use ropewalk::testing::UnhandledErrors;
-use ropewalk::{Deferred, DeferredLock, Failure, LogContext, Signal};
+use ropewalk::{Deferred, DeferredLock, Failure, LogContext, Signal, Transport};
 
 use super::support::{Accepted, Kept, MILLISECOND, SECOND, connect, even_world, serve};
-use crate::support::{Diary, Echo, Recorder, note, read};
+use crate::support::{Diary, Echo, OnData, Recorder, note, read};
 
 #[test]
 fn a_crash_resets_connections_and_a_restart_runs_the_same_code() {
@@ -365,4 +365,48 @@ fn each_host_has_its_contexts_and_its_queue_to_itself() {
         .collect();
     assert_eq!(notes, expected);
     assert!(LogContext::current().is_sentinel());
+}
+
+#[test]
+fn a_process_may_restart_itself_or_another_from_any_callback() {
+    let world = even_world(1);
+    let (alice, bob) = (world.host("alice"), world.host("bob"));
+    let diary = Diary::default();
+    let noted = Rc::clone(&diary);
+    bob.run(move |reactor, host| {
+        note(&noted, format!("start {}", host.incarnation()));
+        // The first of this life to be dropped fails its deferred, whatever became of the life before.
+        let later = Rc::clone(&noted);
+        let (dropped, resolver) = Deferred::<()>::new();
+        drop(dropped.add_errback(move |_| {
+            note(&later, "failed");
+            Ok(())
+        }));
+        drop(resolver);
+        let (host, noted) = (host.clone(), Rc::clone(&noted));
+        serve(reactor, move || {
+            let (host, noted) = (host.clone(), Rc::clone(&noted));
+            OnData(move |transport: &Transport, _: &[u8]| {
+                host.restart();
+                transport.write(b"never heard");
+                note(&noted, "the end of the old life");
+            })
+        });
+    });
+    let own = Diary::default();
+    let transport = connect(&alice, &bob, &own);
+    let transport = world.run_until_result(transport, SECOND).unwrap();
+    transport.write(b"restart!");
+    world.run_for(SECOND);
+    let life = |number| format!("start {number}");
+    assert_eq!(read(&diary), [&life(1), "failed", &life(2), "the end of the old life", "failed"]);
+    assert_eq!(read(&own), ["made", "lost: the connection failed"]);
+    // A task of one host that kills the other.
+    let victim = bob.clone();
+    let killed = alice.reactor().spawn(async move {
+        victim.crash();
+        Ok::<(), Failure>(())
+    });
+    world.run_until_result(killed, SECOND).unwrap();
+    assert!(!bob.is_running() && alice.is_running());
 }

@@ -4,6 +4,7 @@ mod datagrams;
 mod hosts;
 mod jobs;
 mod network;
+mod programs;
 mod seeds;
 mod support;
 mod tls;
