@@ -204,8 +204,10 @@ impl Reactor {
         if self.core.stage.get() == Stage::Stopped {
             return DelayedCall::new(weak, Key::NONE);
         }
-        let deadline = self.core.backend.now() + delay;
-        let key = self.core.timers.borrow_mut().insert(deadline, Job::new(f));
+        let now = self.core.backend.now();
+        let mut timers = self.core.timers.borrow_mut();
+        timers.move_on_if_empty(now);
+        let key = timers.insert(now + delay, Job::new(f));
         DelayedCall::new(weak, key)
     }
 

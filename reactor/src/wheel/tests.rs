@@ -215,6 +215,7 @@ proptest! {
                     let (made, name) = (Rc::clone(&made), number);
                     let deadline = now + Duration::from_nanos(nanos);
                     let job = Job::new(move || made.borrow_mut().push(name));
+                    timers.move_on_if_empty(now);
                     let key = timers.insert(deadline, job);
                     let due = model.due(deadline);
                     model.calls.push((due, key, number));
