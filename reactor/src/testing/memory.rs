@@ -81,6 +81,19 @@ impl<'a> MemoryTransport<'a> {
         }
     }
 
+    /// Returns the first so many bytes of that, or as many as have come, as a peer that reads slowly.
+    pub fn take_some_written(&self, bytes_max: usize) -> Vec<u8> {
+        self.clock.pump();
+        let mut written = vec![0; bytes_max];
+        let result = match &*self.far_end.borrow() {
+            Some(far_end) => far_end.read(&mut written),
+            None => Ok(0),
+        };
+        written.truncate(result.unwrap_or(0));
+        self.clock.pump();
+        written
+    }
+
     /// Sends nothing any more, as a peer that has asked for everything it wants.
     pub fn finish(&self) {
         if let Some(far_end) = &*self.far_end.borrow() {

@@ -33,6 +33,40 @@ impl Link {
         }
     }
 
+    /// Gives the peer some time more to take what is left before the connection closes. Called when that is
+    /// asked for, and whenever the peer has taken something.
+    pub(super) fn limit_closing(self: &Rc<Link>, core: &Rc<Core>) {
+        if !self.state.has(flag::LOSING) || self.state.has(flag::LOST | flag::HANDSHAKING) {
+            return;
+        }
+        if self.has_unsent() {
+            let deadline = core.backend.now() + CLOSING_STALL_MAX;
+            let timer = self.extras().timer.get();
+            let mut timers = core.timers.borrow_mut();
+            if timers.deadline(timer).is_some() {
+                return timers.reschedule(timer, deadline);
+            }
+            drop(timers);
+            self.set_timer(core, CLOSING_STALL_MAX, Link::give_up_closing);
+        }
+    }
+
+    fn give_up_closing(self: &Rc<Link>, core: &Core) {
+        if self.state.has(flag::LOST) || !self.has_unsent() {
+            return;
+        }
+        self.reset_on_close();
+        let error = io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("the peer took nothing for {} s while closing", CLOSING_STALL_MAX.as_secs()),
+        );
+        self.close_with(core, error);
+    }
+
+    fn has_unsent(&self) -> bool {
+        self.buffered_bytes() > 0 || self.state.has(flag::TLS) && self.has_unsent_ciphertext()
+    }
+
     /// Throws away what has come, and closes the stream if it is at its end.
     pub(super) fn linger(self: &Rc<Link>, core: &Core) {
         if self.discard() {
@@ -74,10 +108,16 @@ impl Link {
                 f(&link, &core);
             }
         });
+        let before = core.timers.borrow_mut().remove(self.extras().timer.get());
+        drop(before);
         let deadline = core.backend.now() + delay;
         self.extras().timer.set(core.timers.borrow_mut().insert(deadline, job));
     }
 }
+
+/// How long a peer may take nothing of what is left when the connection is to close: it has gone without
+/// a word, or means to hold on to our memory.
+const CLOSING_STALL_MAX: Duration = Duration::from_secs(30);
 
 /// How long a stream is kept for a peer that does not stop talking: time enough for it to see the
 /// answer over a slow network.

@@ -103,6 +103,7 @@ impl Link {
                 return self.close(&core, ConnectionLost::Aborted);
             }
             self.flush_later();
+            self.limit_closing(&core);
         }
     }
 
@@ -270,8 +271,12 @@ impl Link {
     /// Does what depends on how much is left to send.
     fn settle(self: &Rc<Link>, core: &Rc<Core>, sent: io::Result<()>) {
         if let Err(error) = sent {
-            self.close_with(core, error);
-        } else if self.state.has(flag::HAS_PRODUCER) {
+            return self.close_with(core, error);
+        }
+        if self.state.has(flag::LOSING) {
+            self.limit_closing(core);
+        }
+        if self.state.has(flag::HAS_PRODUCER) {
             self.steer_producer(core);
         } else if self.state.has(flag::LOSING | flag::LOSING_WRITE)
             && self.buffered_bytes() == 0

@@ -81,6 +81,27 @@ fn losing_a_connection_sends_what_was_written_first() {
 }
 
 #[test]
+fn a_peer_that_takes_nothing_is_cut_off_while_closing() {
+    const SECOND: Duration = Duration::from_secs(1);
+    let clock = Clock::new();
+    let diary = Diary::default();
+    let memory = MemoryTransport::connect(&clock, Recorder::new(&diary));
+    memory.transport().write(&vec![b'x'; MUCH]);
+    clock.advance(100 * SECOND);
+    assert_eq!(read(&diary), ["made"], "as long as nobody asks for the end");
+    memory.transport().lose_connection();
+    clock.advance(29 * SECOND);
+    assert_eq!(read(&diary), [""; 0]);
+    memory.take_some_written(1_000);
+    clock.advance(29 * SECOND);
+    assert_eq!(read(&diary), [""; 0], "it has taken something");
+    clock.advance(SECOND);
+    assert_eq!(read(&diary), ["lost: the connection failed"]);
+    assert_eq!(clock.pending_calls(), 0);
+    assert_eq!(clock.open_connections(), 0);
+}
+
+#[test]
 fn a_peer_that_talks_on_still_gets_the_last_bytes() {
     for peer_finishes in [true, false] {
         let clock = Clock::new();
