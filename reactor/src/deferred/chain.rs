@@ -27,6 +27,8 @@ use crate::teardown::dropping;
 /// One chain of callbacks.
 pub(super) struct Origin<P: Place + ?Sized> {
     stage: Cell<Stage>,
+    /// Whether its deferred is there, or nobody else will ever want the result.
+    has_deferred: Cell<bool>,
     /// Steps that were added and have not begun, the last one first.
     added: Cell<Steps>,
     /// The step that the chain stands at while it waits for another chain, or has its result; those
@@ -124,6 +126,7 @@ impl<P: Place> Origin<P> {
         // have to drop if there were no memory.
         Rc::new_cyclic(move |_| Self {
             stage: Cell::new(Stage::Unfired),
+            has_deferred: Cell::new(true),
             added: Cell::default(),
             here: Cell::new(None),
             canceller: Cell::new(None),
@@ -135,11 +138,6 @@ impl<P: Place> Origin<P> {
             _counted: Counted::new(created),
             place,
         })
-    }
-
-    /// Whether nobody would notice its result: this is the only owner, and nothing is chained to it.
-    pub(super) fn is_abandoned(self: &Rc<Self>) -> bool {
-        Rc::strong_count(self) == 1 && self.is_bare()
     }
 
     pub(super) fn place(&self) -> &P {
@@ -189,6 +187,24 @@ impl<P: Place + ?Sized> Origin<P> {
         has_none
     }
 
+    /// Whether nobody would notice its result: the deferred is gone, with nothing chained to it.
+    pub(super) fn is_abandoned(&self) -> bool {
+        !self.has_deferred() && self.is_bare()
+    }
+
+    pub(super) fn has_deferred(&self) -> bool {
+        self.has_deferred.get()
+    }
+
+    /// Notes that the deferred is gone, and its result with it.
+    #[inline]
+    pub(super) fn lose_deferred(&self) {
+        self.has_deferred.set(false);
+        if self.is_done() {
+            self.drop_result();
+        }
+    }
+
     /// Whether there is nothing to do with the value but to keep it.
     fn is_bare(&self) -> bool {
         self.has_no_steps() && !self.has_outer()
@@ -211,6 +227,10 @@ impl<P: Place + ?Sized> Origin<P> {
     #[inline]
     fn end(&self) {
         self.stage.set(Stage::Done);
+        if !self.has_deferred() {
+            // The resolver of a chain that was cancelled may live for long.
+            return self.drop_result();
+        }
         if let Some(task) = self.task.take() {
             task.wake();
         }
@@ -264,20 +284,18 @@ impl<P: Place + ?Sized> Drop for Origin<P> {
         if let Some(outer) = self.outer.take() {
             drop_outer(outer);
         }
-        if self.stage.get() == Stage::Done {
-            self.report_unhandled();
-        }
     }
 }
 
 impl<P: Place + ?Sized> Origin<P> {
-    #[inline]
-    fn report_unhandled(&mut self) {
-        match self.here.get_mut() {
-            Some(step) => {
+    /// Drops the result that nobody will take. A failure is reported.
+    fn drop_result(&self) {
+        match self.here.take() {
+            Some(mut step) => {
                 if let Some((failure, context, created)) = step.take_failure() {
                     report_unhandled(context, &failure, created);
                 }
+                dropping("a result", step);
             }
             None => {
                 if let Some(failure) = self.place.take_failure() {

@@ -29,6 +29,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::mem;
+use std::ops::Deref;
 use std::panic::Location;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
@@ -108,9 +109,27 @@ enum Repr<T: 'static> {
     Value(T),
     Failed(Unhandled),
     /// Will be at the end of this chain, or is there.
-    Pending(Rc<Chain>),
+    Pending(Handle),
     /// Was awaited and has given its result.
     Taken,
+}
+
+/// A deferred's hold on its chain.
+struct Handle(Rc<Chain>);
+
+impl Deref for Handle {
+    type Target = Rc<Chain>;
+
+    fn deref(&self) -> &Rc<Chain> {
+        &self.0
+    }
+}
+
+impl Drop for Handle {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.lose_deferred();
+    }
 }
 
 /// What a callback may return: `Result<U, Failure>` or `Deferred<U>`.
@@ -156,7 +175,7 @@ impl<T: 'static> Deferred<T> {
     #[track_caller]
     pub fn new() -> (Deferred<T>, Resolver<T>) {
         let chain = ChainOf::new(Location::caller(), Cell::new(None));
-        (Self(Repr::Pending(chain.clone())), Resolver { chain: Some(chain) })
+        (Self(Repr::Pending(Handle(chain.clone()))), Resolver { chain: Some(chain) })
     }
 
     /// Makes a deferred whose [`cancel`](Self::cancel) calls `canceller`, in the current context, while
@@ -362,7 +381,7 @@ impl<T: 'static> Deferred<T> {
             return Ok(outcome);
         }
         match self.0 {
-            Repr::Pending(chain) => Err(chain),
+            Repr::Pending(chain) => Err(Rc::clone(&chain)),
             _ => Ok(Err(Failure::plain(ResultTaken))),
         }
     }
@@ -451,10 +470,9 @@ impl CancelHandle {
 }
 
 impl CancelHandle {
-    /// Whether the chain, which has no result, still has its deferred: somebody else owns it in any case,
-    /// to fire it or to go on with it.
+    /// Whether the chain still has its deferred.
     fn has_deferred(&self) -> bool {
-        self.0.as_ref().is_some_and(|chain| Weak::strong_count(chain) > 1)
+        self.0.as_ref().and_then(Weak::upgrade).is_some_and(|chain| chain.has_deferred())
     }
 }
 
@@ -510,7 +528,7 @@ impl<T: 'static> Resolver<T> {
 
     /// Whether the deferred is gone with nothing chained to it, so that nobody would notice its result.
     pub(crate) fn is_abandoned(&self) -> bool {
-        self.chain.as_ref().is_none_or(ChainOf::is_abandoned)
+        self.chain.as_ref().is_none_or(|chain| chain.is_abandoned())
     }
 
     /// Whether the deferred was cancelled: it has had its result, and whatever this end brings is
@@ -531,7 +549,7 @@ impl<T: 'static> Drop for Resolver<T> {
 
 #[cold]
 fn drop_unfired<T: 'static>(chain: Rc<ChainOf<T>>) {
-    if chain.is_fired() || ChainOf::is_abandoned(&chain) {
+    if chain.is_fired() || chain.is_abandoned() {
         return;
     }
     let failure = Failure::plain(ResolverDropped { created: chain.created() });

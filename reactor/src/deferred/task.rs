@@ -15,7 +15,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use super::chain::{Canceller, Origin, Place, PlaceFor};
 use super::step::Slot;
-use super::{CancelHandle, Deferred, Outcome, Repr};
+use super::{CancelHandle, Deferred, Handle, Outcome, Repr};
 use crate::context::LogContext;
 use crate::core::{Core, Stage};
 use crate::failure::{CancelledError, Failure};
@@ -126,7 +126,7 @@ pub(crate) fn spawn<T: 'static>(
     });
     chain.set_canceller(Canceller::Task(TaskHandle { core: Rc::downgrade(core), key }));
     core.ready.push_task(key);
-    Deferred(Repr::Pending(chain))
+    Deferred(Repr::Pending(Handle(chain)))
 }
 
 /// Where a task's future lies, and then its result.

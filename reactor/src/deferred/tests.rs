@@ -182,6 +182,38 @@ fn result_of<T>(deferred: Deferred<T>) -> Outcome<T> {
     deferred.into_result().expect("the deferred has its result")
 }
 
+#[test]
+fn a_result_that_nobody_will_take_goes_at_once_though_the_resolver_lives() {
+    let trap = crate::testing::UnhandledErrors::trap();
+    for is_gone_first in [true, false] {
+        let value = Rc::new(());
+        let kept = Rc::clone(&value);
+        let (deferred, _resolver) = Deferred::<u32>::new();
+        let handle = deferred.cancel_handle();
+        let deferred = deferred.add_errback(|_| Ok(0)).add_callback(move |_| Ok(kept));
+        if is_gone_first {
+            drop(deferred);
+            handle.cancel();
+        } else {
+            handle.cancel();
+            drop(deferred);
+        }
+        assert_eq!(Rc::strong_count(&value), 1, "a value, gone first: {is_gone_first}");
+
+        let (deferred, _resolver) = Deferred::<u32>::new();
+        let handle = deferred.cancel_handle();
+        let deferred = deferred.add_errback(|_| Err(Failure::plain(WaitsForItself)));
+        if is_gone_first {
+            drop(deferred);
+            handle.cancel();
+        } else {
+            handle.cancel();
+            drop(deferred);
+        }
+        assert_eq!(trap.take().len(), 1, "a failure, gone first: {is_gone_first}");
+    }
+}
+
 /// Steps leave their memory to the next ones that are added at the same place.
 mod used_memory {
     use super::*;
