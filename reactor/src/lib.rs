@@ -78,6 +78,12 @@
 //! on a connection. [`files`] reads and writes files in threads, and sends them at their readers' pace. Who
 //! makes bytes and who takes them keep each other from filling memory by the rules in [`flow`].
 //!
+//! # Where connections lead
+//!
+//! [`endpoint`] reads descriptions such as `tcp:8008:interface=127.0.0.1` and connects to hosts by name;
+//! [`resolver`] says who knows the names, and [`tls`] whom one believes and who one is. [`policy`] limits
+//! connections in number, time and pace, brings them back, and pools them.
+//!
 //! # Whose work is it?
 //!
 //! A [`LogContext`] names the request or background process that is running, stamps its log lines
