@@ -7,6 +7,7 @@
 //! - **Bodies** that arrive are [`IncomingBody`]: collected within a limit, or passed on to a
 //!   [`Consumer`](ropewalk::Consumer) at its pace. Those that are sent are whole, or streams written to a [`BodyWriter`] at the
 //!   reader's pace.
+//! - [`StatusPages`] shows what a reactor is doing, to people and to Prometheus.
 //! - The **codecs** [`ServerCodec`] and [`ClientCodec`] turn bytes into heads and pieces of bodies, whatever the pieces in
 //!   which the bytes come, and refuse what two readers could understand differently ([`MessageError`]). They own no socket, read no
 //!   clock and can be used without the rest.
@@ -71,7 +72,7 @@ pub use limits::{
 pub use outgoing::BodyWriter;
 pub use request::{RequestEvent, ServerCodec};
 pub use response::{ClientCodec, ResponseEvent};
-pub use server::{Handler, HttpFactory, Reply, Request, Response};
+pub use server::{Handler, HttpFactory, Reply, Request, Response, StatusPages};
 
 /// The body of a request; another name for [`IncomingBody`].
 pub type RequestBody = IncomingBody;

@@ -6,6 +6,7 @@ mod deadlines;
 mod exchange;
 mod factory;
 mod reply;
+mod status_pages;
 
 use http::StatusCode;
 use ropewalk::Address;
@@ -13,6 +14,7 @@ use ropewalk::Address;
 pub(crate) use self::date::ResponseStart;
 pub use self::factory::HttpFactory;
 pub use self::reply::{Reply, Response};
+pub use self::status_pages::StatusPages;
 use crate::body::IncomingBody;
 use crate::head::RequestHead;
 

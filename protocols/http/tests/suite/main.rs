@@ -11,6 +11,7 @@ mod server;
 mod server_body;
 mod server_time;
 mod simulated;
+mod status_pages;
 mod support;
 
 /// Property tests draw the same cases in every run; a case that failed becomes a test of its own.
