@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::link::{Link, flag};
+use crate::address::Address;
 use crate::core::Core;
 use crate::protocol::ConnectionLost;
 use crate::ready::Job;
@@ -17,7 +18,11 @@ use crate::ready::Job;
 impl Link {
     /// Closes a connection that both sides are done with, as far as this side knows.
     pub(super) fn close_gently(self: &Rc<Link>, core: &Rc<Core>) {
-        if !self.state.has(flag::MAYBE_READABLE) || self.state.has(flag::READ_FINISHED) {
+        // Pipes know no reset, and what is not read from a terminal is somebody else's to read.
+        if !self.state.has(flag::MAYBE_READABLE)
+            || self.state.has(flag::READ_FINISHED)
+            || *self.peer() == Address::Pipe
+        {
             return self.close(core, ConnectionLost::Done);
         }
         let is_shut_down = match &*self.stream.borrow() {
@@ -37,6 +42,10 @@ impl Link {
     /// asked for, and whenever the peer has taken something.
     pub(super) fn limit_closing(self: &Rc<Link>, core: &Rc<Core>) {
         if !self.state.has(flag::LOSING) || self.state.has(flag::LOST | flag::HANDSHAKING) {
+            return;
+        }
+        // A program may compute for as long as it likes before it reads its input to the end.
+        if *self.peer() == Address::Pipe {
             return;
         }
         if self.has_unsent() {

@@ -108,7 +108,8 @@ impl Transport {
     /// registered the connection stays open for it until it unregisters. If the peer has sent
     /// something that was not read, what it sends is thrown away for two seconds before the stream
     /// is closed, so that it gets to see the last bytes written; `connection_lost` does not wait for
-    /// that. A peer that takes nothing of what is left for thirty seconds is cut off.
+    /// that. A peer that takes nothing of what is left for thirty seconds is cut off, unless it is at
+    /// the other end of a pipe.
     pub fn lose_connection(&self) {
         self.link.lose_connection();
     }

@@ -387,6 +387,8 @@ fn much_input_waits_until_a_scripted_process_reads() {
     let output = clock.reactor().process_output(command, 100);
     clock.pump();
     let reader = processes.borrow()[0].clone();
+    // However long it takes before it reads: nobody is in a hurry with a child.
+    clock.advance(Duration::from_secs(3600));
     let mut count = 0;
     while !reader.is_input_closed() {
         let piece = reader.take_input().len();

@@ -150,3 +150,37 @@ fn what_cannot_be_a_stream_is_refused() {
     let result = clock.reactor().connect_stdio(Shouter::new().0);
     assert_eq!(result.unwrap_err().kind(), std::io::ErrorKind::Unsupported);
 }
+
+#[test]
+fn what_was_not_read_is_left_for_others() {
+    struct FirstLine(Option<Resolver<Vec<u8>>>);
+
+    impl Protocol for FirstLine {
+        fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+            if let Some(first) = self.0.take() {
+                first.callback(data.to_vec());
+            }
+            transport.lose_connection();
+        }
+    }
+
+    let reactor = Reactor::new().unwrap();
+    let (mut input, mut far_input) = std::io::pipe().unwrap();
+    let (first, resolver) = Deferred::new();
+    let reader = input.try_clone().unwrap();
+    let protocol = Box::new(FirstLine(Some(resolver)));
+    let transport = reactor.connect_descriptors(Some(reader.into()), None, protocol).unwrap();
+    far_input.write_all(b"mine").unwrap();
+    assert_eq!(reactor.run_until(first).unwrap(), b"mine");
+    far_input.write_all(b"yours").unwrap();
+    // The connection ends with this turn or the next.
+    while transport.is_connected() {
+        let (turned, resolver) = Deferred::new();
+        reactor.call_soon(|| resolver.callback(()));
+        reactor.run_until(turned).unwrap();
+    }
+    drop(far_input);
+    let mut text = String::new();
+    input.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "yours");
+}
