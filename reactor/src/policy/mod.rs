@@ -42,12 +42,14 @@ mod bucket;
 mod idle;
 mod limits;
 mod pool;
+mod pool_options;
 mod reconnect;
 mod throttle;
 
 pub use self::backoff::Backoff;
 pub use self::idle::IdleFactory;
 pub use self::limits::{ConnectionLimits, LimitedFactory};
-pub use self::pool::{ConnectionPool, PoolError, PoolOptions, PoolStatistics, Pooled};
+pub use self::pool::{ConnectionPool, Pooled};
+pub use self::pool_options::{PoolError, PoolOptions, PoolStatistics};
 pub use self::reconnect::{ClientState, ReconnectError, ReconnectOptions, ReconnectingClient};
 pub use self::throttle::{Bandwidth, Throttle, ThrottledFactory};
