@@ -2,6 +2,7 @@
 
 mod adapters;
 mod adopting;
+mod broken_peers;
 mod cached_functions;
 mod cached_lookups;
 mod caches;
