@@ -5,8 +5,6 @@
 //! measured in the same run, by turns with ours.
 #![expect(clippy::disallowed_methods, reason = "processes and files of a bench, in no reactor")]
 
-#[path = "rig/cpu.rs"]
-mod cpu;
 mod rig;
 
 use std::cell::{Cell, RefCell};
@@ -125,9 +123,9 @@ fn main() -> Result<(), Failure> {
     let mut figures = vec![(Vec::new(), 0.0); servers.len()];
     for _ in 0..ROUNDS {
         for (server, (latencies, cpu_micros)) in servers.iter().zip(&mut figures) {
-            let before = cpu::micros(server.process_id());
+            let before = rig::cpu::micros(server.process_id());
             latencies.append(&mut round(server)?);
-            *cpu_micros += cpu::micros(server.process_id()) - before;
+            *cpu_micros += rig::cpu::micros(server.process_id()) - before;
         }
     }
     println!("echo, {CONNECTIONS} connections, {ACTIVE} active");

@@ -5,8 +5,6 @@
 //! line with a head and 64 MiB. No server hands out session tickets; each handshake is a full one.
 #![expect(clippy::disallowed_methods, reason = "processes and a blocking client, in no reactor")]
 
-#[path = "rig/cpu.rs"]
-mod cpu;
 mod rig;
 
 use std::error::Error;
@@ -96,16 +94,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut figures = vec![(0.0, 0.0); servers.len()];
     for _ in 0..ROUNDS {
         for (server, (handshakes, answers)) in servers.iter().zip(&mut figures) {
-            let before = cpu::micros(server.process_id());
+            let before = rig::cpu::micros(server.process_id());
             for _ in 0..HANDSHAKES_PER_ROUND {
                 shake_hands(server.address, &config)?;
             }
-            let between = cpu::micros(server.process_id());
+            let between = rig::cpu::micros(server.process_id());
             for _ in 0..ANSWERS_PER_ROUND {
                 take_answer(server.address, &config)?;
             }
             *handshakes += between - before;
-            *answers += cpu::micros(server.process_id()) - between;
+            *answers += rig::cpu::micros(server.process_id()) - between;
         }
     }
     for (server, (handshakes, answers)) in servers.iter().zip(figures) {

@@ -1,5 +1,8 @@
 //! What the benches over sockets share: servers in processes of their own, and what those cost.
 
+#[allow(dead_code, reason = "not every bench asks for it")]
+pub(crate) mod cpu;
+
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
