@@ -4,6 +4,25 @@
 //! takes long is done elsewhere and comes back as a [`Deferred`]. There is no lock to forget and no
 //! race between two lines of your code, and a test can hold the clock.
 //!
+//! The [guide] goes from an echo server to a simulated partition in ten short chapters. Those who come from
+//! [Twisted](guide::coming_from_twisted) or [tokio](guide::coming_from_tokio) find there what is called how
+//! here. This page names everything once.
+//!
+//! | module | what is in it |
+//! | --- | --- |
+//! | [this one](#structs) | the paved path: [`Reactor`], [`Protocol`], [`Transport`], [`Deferred`], [`LogContext`], [`Service`] and what belongs to them |
+//! | [`adapters`] | connections as `async` streams and sinks |
+//! | [`cache`] | results worth keeping |
+//! | [`endpoint`], [`resolver`], [`tls`] | where connections lead, who knows the names, whom one believes |
+//! | [`files`] | reading and writing files without waiting for a disk |
+//! | [`flow`] | producers, consumers, pipes, tees: back-pressure |
+//! | [`framing`] | lines and frames |
+//! | [`guide`] | how all this is used |
+//! | [`inspect`], [`logging`], [`metrics`] | what is pending, what happened, how much of it |
+//! | [`policy`] | limits, idle times, throttles, reconnecting clients, pools of connections |
+//! | [`process`], [`udp`] | child processes, standard streams, inherited sockets; datagrams |
+//! | [`sim`], [`testing`] | a world of many hosts from one seed; one reactor whose time is moved by hand |
+//!
 //! # A server
 //!
 //! A [`Protocol`] is the far end of one connection, a [`Factory`] makes one for each, and the
@@ -82,13 +101,18 @@
 //!
 //! [`endpoint`] reads descriptions such as `tcp:8008:interface=127.0.0.1` and connects to hosts by name;
 //! [`resolver`] says who knows the names, and [`tls`] whom one believes and who one is. [`policy`] limits
-//! connections in number, time and pace, brings them back, and pools them.
+//! connections in number, time and pace, brings them back, and pools them. Datagrams are in [`udp`];
+//! child processes, the standard streams and inherited sockets in [`process`]; and a connection as an
+//! `async` stream, for a protocol that reads best from top to bottom, in [`adapters`].
 //!
 //! # Whose work is it?
 //!
 //! A [`LogContext`] names the request or background process that is running, stamps its log lines
 //! ([`logging`]) and counts its costs. It follows the work by itself: whatever is registered, callback,
 //! timer, task or thread job, runs in the context in which it was registered.
+//!
+//! [`Reactor::metrics`] tells in numbers how the loop is doing, and [`Reactor::inspect`] what is pending, and
+//! for whom. A call that holds the loop too long is named in the log.
 //!
 //! # Later, again and again
 //!
@@ -129,6 +153,13 @@
 //! ```
 //!
 //! [`sim`] goes on from there: whole networks of hosts that fail in every way, decided by a seed.
+//!
+//! # Examples
+//!
+//! Each file in the crate's `examples` folder is a whole program of less than 80 lines, and is run by the tests:
+//! `echo`, `chat`, `proxy` (back-pressure both ways), `tls_server` and `tls_client`, `udp_echo`, `stdio`,
+//! `periodic_job`, `child_process`, `thread_pool`, `file_upload`, `cached_lookups`, `unit_test` and
+//! `simulated_partition`.
 
 pub mod adapters;
 mod address;
@@ -149,6 +180,7 @@ mod failure;
 pub mod files;
 pub mod flow;
 pub mod framing;
+pub mod guide;
 pub mod inspect;
 pub mod logging;
 mod looping;
@@ -175,35 +207,52 @@ mod turn;
 pub mod udp;
 mod wheel;
 
-pub use address::{Address, UnixAddress};
+// The loop.
 pub use backend::Stopwatch;
-pub use background::run_as_background_process;
 pub use clock::Instant;
-pub use context::{LogContext, Scope, Usage};
-pub use cooperator::{CooperativeTask, Cooperator, IntoStep, NotPaused, TaskFinished, TaskStopped};
-pub use deferred::{
-    BackgroundQueue, BatchingQueue, CancelHandle, Deferred, DeferredEvent, DeferredList,
-    DeferredLock, DeferredQueue, DeferredSemaphore, Guard, IntoDeferred, Linearizer,
-    ObservableDeferred, QueueOverflow, QueueUnderflow, RaceFailed, ReadGuard, ReadWriteLock,
-    Resolver, ResultTaken, UnhandledFailure, WaitsForItself, WriteGuard, concurrently_execute,
-    gather_results, maybe_deferred, race,
-};
-pub use failure::{CancelledError, Failure, Panicked, ResolverDropped, TimeoutError};
-pub use flow::{Consumer, Producer, Streaming};
-pub use looping::{FirstCall, LoopingCall};
-pub use protocol::{ConnectError, ConnectionLost, Factory, Protocol};
 pub use reactor::Reactor;
 pub use remote::{BlockingCallError, CallRefused, ReactorRemote};
-pub use service::{
-    AlreadyStarted, MultiService, NoSuchService, ServerService, Service, StartError, TimerService,
-    run_service, serve,
-};
 pub use signals::Signal;
-pub use threads::{
-    QueuePlace, ThreadPool, ThreadPoolError, ThreadPoolOptions, ThreadPoolStatistics,
-};
 pub use timers::DelayedCall;
+
+// Connections.
+pub use address::{Address, UnixAddress};
+pub use flow::{Consumer, Producer, Streaming};
+pub use protocol::{ConnectError, ConnectionLost, Factory, Protocol};
 pub use transport::Transport;
 pub use transport::port::ListeningPort;
 pub use transport::tcp::{ConnectOptions, ListenOptions};
 pub use transport::unix::{PeerCredentials, SendDescriptorError, UnixListenOptions};
+
+// Results to come, alone and together.
+pub use deferred::{
+    CancelHandle, Deferred, DeferredList, IntoDeferred, ObservableDeferred, RaceFailed, Resolver,
+    ResultTaken, UnhandledFailure, WaitsForItself, gather_results, maybe_deferred, race,
+};
+pub use failure::{CancelledError, Failure, Panicked, ResolverDropped, TimeoutError};
+
+// Taking turns, and passing things on.
+pub use deferred::{
+    BackgroundQueue, BatchingQueue, DeferredEvent, DeferredLock, DeferredQueue, DeferredSemaphore,
+    Guard, Linearizer, QueueOverflow, QueueUnderflow, ReadGuard, ReadWriteLock, WriteGuard,
+    concurrently_execute,
+};
+
+// Again and again, or in small steps.
+pub use cooperator::{CooperativeTask, Cooperator, IntoStep, NotPaused, TaskFinished, TaskStopped};
+pub use looping::{FirstCall, LoopingCall};
+
+// Off the loop.
+pub use threads::{
+    QueuePlace, ThreadPool, ThreadPoolError, ThreadPoolOptions, ThreadPoolStatistics,
+};
+
+// Whose work it is.
+pub use background::run_as_background_process;
+pub use context::{LogContext, Scope, Usage};
+
+// What starts and stops.
+pub use service::{
+    AlreadyStarted, MultiService, NoSuchService, ServerService, Service, StartError, TimerService,
+    run_service, serve,
+};
