@@ -6,7 +6,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 
-use ropewalk::{Address, ListenOptions, Protocol, Reactor, Transport};
+use ropewalk::{Address, ListenOptions, ListeningPort, Protocol, Reactor, Transport};
 
 struct Echo;
 
@@ -14,6 +14,12 @@ impl Protocol for Echo {
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
         transport.write(data);
     }
+}
+
+/// Listens at this address.
+pub(crate) fn serve(reactor: &Reactor, address: SocketAddr) -> io::Result<ListeningPort> {
+    let factory = |_: &Address| -> Option<Box<dyn Protocol>> { Some(Box::new(Echo)) };
+    reactor.listen_tcp(address, Rc::new(factory), ListenOptions::default())
 }
 
 fn main() -> io::Result<()> {
@@ -27,9 +33,7 @@ fn main() -> io::Result<()> {
     };
     let reactor = Reactor::new()?;
     reactor.install_signals()?;
-    let factory = |_: &Address| -> Option<Box<dyn Protocol>> { Some(Box::new(Echo)) };
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let listening = reactor.listen_tcp(address, Rc::new(factory), ListenOptions::default())?;
+    let listening = serve(&reactor, SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
     eprintln!("listening on {}", listening.local_address());
     reactor.run()
 }
