@@ -120,6 +120,9 @@ impl Transport {
     }
 
     /// Closes the connection now, and drops what has not been sent.
+    ///
+    /// The peer learns of it by a reset. Over a Unix socket, which has none, it may see an end like any
+    /// other: who must tell them apart says in its own words that it has sent everything.
     pub fn abort_connection(&self) {
         self.link.abort_connection();
     }
