@@ -56,6 +56,9 @@ pub(crate) fn greet(directory: &Directory, users: &[String]) -> Deferred<Vec<Str
 
 fn main() -> Result<(), Failure> {
     let users: Vec<String> = std::env::args().skip(1).collect();
+    if users.is_empty() {
+        eprintln!("usage: cached_lookups USER...");
+    }
     let reactor = Reactor::new()?;
     let directory = open(&reactor);
     for _ in 0..2 {

@@ -68,11 +68,11 @@ pub(crate) fn open_room(reactor: &Reactor, address: SocketAddr) -> io::Result<Li
     reactor.listen_tcp(address, Rc::new(factory), ListenOptions::default())
 }
 
-fn main() -> io::Result<()> {
-    let port = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(0);
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let port = std::env::args().nth(1).map_or(Ok(0), |text| text.parse())?;
     let reactor = Reactor::new()?;
     reactor.install_signals()?;
     let listening = open_room(&reactor, SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
     eprintln!("listening on {}", listening.local_address());
-    reactor.run()
+    Ok(reactor.run()?)
 }

@@ -71,7 +71,7 @@ pub(crate) fn serve(r: &Reactor, at: SocketAddr, to: PathBuf) -> std::io::Result
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().collect();
-    let [_, port, folder] = &arguments[..] else { return Err("which port and folder?".into()) };
+    let [_, port, folder] = &arguments[..] else { return Err("usage: PORT FOLDER".into()) };
     let reactor = Reactor::new()?;
     reactor.install_signals()?;
     serve(&reactor, ([127, 0, 0, 1], port.parse()?).into(), folder.into())?;

@@ -69,10 +69,11 @@ pub(crate) fn serve(r: &Reactor, from: SocketAddr, to: SocketAddr) -> io::Result
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().collect();
     let [_, port, upstream] = &arguments[..] else {
-        return Err("which port, and where to?".into());
+        return Err("usage: proxy PORT ADDRESS, such as 8080 127.0.0.1:80".into());
     };
     let reactor = Reactor::new()?;
     reactor.install_signals()?;
-    serve(&reactor, ([127, 0, 0, 1], port.parse()?).into(), upstream.parse()?)?;
+    let from = serve(&reactor, ([127, 0, 0, 1], port.parse()?).into(), upstream.parse()?)?;
+    eprintln!("listening on {}", from.local());
     Ok(reactor.run()?)
 }

@@ -66,4 +66,5 @@ pub(crate) fn run() {
 
 fn main() {
     run();
+    println!("Clara has read it all, with each seed");
 }

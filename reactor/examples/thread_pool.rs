@@ -41,7 +41,8 @@ pub(crate) fn count_all(
 }
 
 fn main() -> Result<(), Failure> {
-    let limits: Vec<u32> = std::env::args().skip(1).filter_map(|text| text.parse().ok()).collect();
+    let limits = std::env::args().skip(1).map(|text| text.parse());
+    let limits = limits.collect::<Result<Vec<u32>, _>>()?;
     let reactor = Reactor::new()?;
     let pool = reactor.thread_pool(ThreadPoolOptions::new("primes").threads(2).queue_max(2));
     let request = LogContext::new("count");

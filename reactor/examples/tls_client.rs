@@ -5,7 +5,7 @@
 
 use std::error::Error;
 
-use ropewalk::endpoint::ClientEndpoint;
+use ropewalk::endpoint::{ClientEndpoint, DescriptionError};
 use ropewalk::{ConnectionLost, Deferred, Protocol, Reactor, Resolver, Transport};
 
 struct Talk {
@@ -43,7 +43,11 @@ pub(crate) fn talk(reactor: &Reactor, endpoint: &ClientEndpoint, words: &str) ->
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
-    let endpoint = arguments.next().ok_or("usage: tls_client ENDPOINT [WORDS]")?.parse()?;
+    let text = arguments.next().ok_or("usage: tls_client ENDPOINT [WORDS]")?;
+    let endpoint = text.parse().unwrap_or_else(|error: DescriptionError| {
+        eprintln!("error: {error}");
+        std::process::exit(2)
+    });
     let words = arguments.next().unwrap_or("hello".to_owned());
     let reactor = Reactor::new()?;
     let answer = reactor.run_until(talk(&reactor, &endpoint, &words));

@@ -6,7 +6,7 @@
 use std::error::Error;
 use std::rc::Rc;
 
-use ropewalk::endpoint::{ServerEndpoint, ServerTlsFiles};
+use ropewalk::endpoint::{DescriptionError, ServerEndpoint, ServerTlsFiles};
 use ropewalk::tls::Identities;
 use ropewalk::{Address, Deferred, Failure, ListeningPort, Protocol, Reactor, Signal, Transport};
 
@@ -60,7 +60,11 @@ fn renew(reactor: &Reactor, files: &ServerTlsFiles, identities: &Identities) {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let endpoint = std::env::args().nth(1).ok_or("usage: tls_server ENDPOINT")?.parse()?;
+    let text = std::env::args().nth(1).ok_or("usage: tls_server ENDPOINT")?;
+    let endpoint = text.parse().unwrap_or_else(|error: DescriptionError| {
+        eprintln!("error: {error}");
+        std::process::exit(2)
+    });
     let reactor = Reactor::new()?;
     reactor.install_signals()?;
     let port = reactor.run_until(serve(&reactor, endpoint)).map_err(|f| format!("{f:#}"))?;

@@ -23,11 +23,11 @@ pub(crate) fn serve(reactor: &Reactor, number: u16) -> io::Result<UdpPort> {
     reactor.listen_udp(address, Box::new(Echo), &UdpOptions::default())
 }
 
-fn main() -> io::Result<()> {
-    let number = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(0);
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let number = std::env::args().nth(1).map_or(Ok(0), |text| text.parse())?;
     let reactor = Reactor::new()?;
     reactor.install_signals()?;
     let port = serve(&reactor, number)?;
     eprintln!("listening on {}", port.local_address());
-    reactor.run()
+    Ok(reactor.run()?)
 }
