@@ -266,7 +266,7 @@ impl LogContext {
 
     /// Wraps a future so that this context is in force during each of its polls, and while it is
     /// dropped.
-    pub fn scope<F: Future>(&self, future: F) -> Scope<F> {
+    pub fn scope<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + Unpin + use<F> {
         Scope { context: self.clone(), future: Some(Box::pin(future)) }
     }
 
@@ -359,7 +359,7 @@ impl fmt::Debug for LogContext {
 }
 
 /// A future polled in a context of its own. See [`LogContext::scope`].
-pub struct Scope<F> {
+struct Scope<F> {
     context: LogContext,
     future: Option<Pin<Box<F>>>,
 }

@@ -249,7 +249,7 @@ pub use threads::{
 
 // Whose work it is.
 pub use background::run_as_background_process;
-pub use context::{LogContext, Scope, Usage};
+pub use context::{LogContext, Usage};
 
 // What starts and stops.
 pub use service::{
