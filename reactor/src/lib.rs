@@ -189,6 +189,9 @@ pub mod policy;
 pub mod process;
 mod protocol;
 mod reactor;
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
 mod ready;
 mod remote;
 pub mod resolver;
