@@ -184,7 +184,12 @@ impl LogContext {
     /// holds it.
     #[must_use]
     #[inline]
-    pub fn renew(self, kind: &'static str, number: u64) -> Self {
+    pub fn renew(mut self, kind: &'static str, number: u64) -> Self {
+        if let Some(inner) = self.0.as_mut().and_then(Rc::get_mut)
+            && inner.renumber(kind, number)
+        {
+            return self;
+        }
         self.renew_as(Name::numbered(kind, number))
     }
 
@@ -683,6 +688,25 @@ impl Inner {
             usage: OnceCell::new(),
             _living: Living::new(),
         }
+    }
+
+    /// Becomes a numbered context as good as new, if it is one already and has no parent. Returns
+    /// whether it is that now.
+    #[inline]
+    fn renumber(&mut self, kind: &'static str, number: u64) -> bool {
+        let Name::Numbered { kind: own_kind, number: own_number, spelt } = &mut self.name else {
+            return false;
+        };
+        if !self.parent.is_sentinel() {
+            return false;
+        }
+        (*own_kind, *own_number) = (kind, number);
+        spelt.take();
+        self._counted = CountedContext::new(|| format!("{kind}-{number}"));
+        self.is_finished.set(false);
+        self.loop_nanos.set(0);
+        self.usage.take();
+        true
     }
 
     #[inline(always)]
