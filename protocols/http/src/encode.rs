@@ -5,7 +5,7 @@ use std::rc::Rc;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::framing::BodyLength;
-use crate::server::ResponseStart;
+use crate::server::{LENGTH_NAME, ResponseStart};
 
 /// Header lines that are made once and sent with many messages, for the cost of a reference count.
 ///
@@ -132,16 +132,35 @@ pub(crate) fn push_response_head(
     persistence: Persistence,
     lines: &HeaderLines,
 ) {
-    if status == StatusCode::OK {
-        out.extend_from_slice(start.ok_lines());
-    } else {
-        out.extend_from_slice(b"HTTP/1.1 ");
-        out.extend_from_slice(status.as_str().as_bytes());
-        out.push(b' ');
-        out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
-        out.extend_from_slice(b"\r\n");
-        out.extend_from_slice(start.date_line());
+    match (status, length) {
+        // Nearly every one.
+        (StatusCode::OK, BodyLength::Exact(length)) => {
+            out.extend_from_slice(start.ok_lines_and_length_name());
+            push_decimal_and_line_end(out, length);
+        }
+        _ => push_unusual_start(out, status, start, length),
     }
+    match persistence {
+        Persistence::Close => out.extend_from_slice(b"connection: close\r\n"),
+        Persistence::KeepAlive => {}
+        Persistence::KeepAliveTold => out.extend_from_slice(b"connection: keep-alive\r\n"),
+    }
+    lines.append_to(out);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn push_unusual_start(
+    out: &mut Vec<u8>,
+    status: StatusCode,
+    start: &ResponseStart,
+    length: BodyLength,
+) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(start.date_line());
     let says_length = match (status, length) {
         (StatusCode::NO_CONTENT, _) => false,
         // Of a document that has not changed we need not know the size; zero would be a lie.
@@ -151,13 +170,6 @@ pub(crate) fn push_response_head(
     if says_length {
         push_length(out, length);
     }
-    match persistence {
-        Persistence::Close => out.extend_from_slice(b"connection: close\r\n"),
-        Persistence::KeepAlive => {}
-        Persistence::KeepAliveTold => out.extend_from_slice(b"connection: keep-alive\r\n"),
-    }
-    lines.append_to(out);
-    out.extend_from_slice(b"\r\n");
 }
 
 /// Whether a response with this status has a body at all; `HEAD` is for the caller to consider.
@@ -192,22 +204,45 @@ pub(crate) fn push_request_head(
 fn push_length(out: &mut Vec<u8>, length: BodyLength) {
     match length {
         BodyLength::Exact(length) => {
-            out.extend_from_slice(b"content-length: ");
-            push_decimal(out, length);
-            out.extend_from_slice(b"\r\n");
+            out.extend_from_slice(LENGTH_NAME.as_bytes());
+            push_decimal_and_line_end(out, length);
         }
         BodyLength::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
         BodyLength::UntilClose => {}
     }
 }
 
-/// Appends a number without going through the formatting machinery.
-fn push_decimal(out: &mut Vec<u8>, number: u64) {
-    if number >= 10 {
-        // As deep as the number has digits.
-        push_decimal(out, number / 10);
+/// Appends a number, and a line end, without going through the formatting machinery.
+#[inline]
+fn push_decimal_and_line_end(out: &mut Vec<u8>, number: u64) {
+    let rest = number / 100;
+    if rest > 0 {
+        push_decimal(out, rest);
     }
-    out.push(b'0' + (number % 10) as u8);
+    let [tens, ones] = last_digits(number);
+    if number >= 10 {
+        out.extend_from_slice(&[tens, ones, b'\r', b'\n']);
+    } else {
+        out.extend_from_slice(&[ones, b'\r', b'\n']);
+    }
+}
+
+fn push_decimal(out: &mut Vec<u8>, number: u64) {
+    if number >= 100 {
+        // Half as deep as the number has digits.
+        push_decimal(out, number / 100);
+    }
+    let [tens, ones] = last_digits(number);
+    if number >= 10 {
+        out.push(tens);
+    }
+    out.push(ones);
+}
+
+#[inline]
+fn last_digits(number: u64) -> [u8; 2] {
+    let last = (number % 100) as u8;
+    [b'0' + last / 10, b'0' + last % 10]
 }
 
 #[cfg(test)]
@@ -292,10 +327,10 @@ mod tests {
 
     #[test]
     fn numbers_are_written_as_everybody_writes_them() {
-        for number in [0, 7, 10, 99, 100, 12_345, u64::MAX] {
+        for number in [0, 7, 10, 99, 100, 101, 999, 1_000, 1_005, 12_345, 100_000, u64::MAX] {
             let mut out = Vec::new();
-            push_decimal(&mut out, number);
-            assert_eq!(out, number.to_string().into_bytes());
+            push_decimal_and_line_end(&mut out, number);
+            assert_eq!(out, format!("{number}\r\n").into_bytes());
         }
     }
 

@@ -29,7 +29,7 @@ pub(crate) struct FramingFields {
 
 impl FramingFields {
     /// Takes note of one field; most are none of our business, which their length tells.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn note(&mut self, name: &[u8], value: &[u8]) -> Result<(), MessageError> {
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => {
@@ -118,8 +118,14 @@ fn parse_decimal(text: &[u8]) -> Option<u64> {
 
 /// Whether this can be a host and port, or nothing, as far as its characters go.
 pub(crate) fn is_host(value: &[u8]) -> bool {
-    // Without leaving early, which a valid host never does.
-    value.iter().fold(true, |valid, &byte| valid & HOST_BYTE[usize::from(byte)])
+    // Without leaving early, which a valid host never does, and four at a time.
+    let is_valid = |byte: u8| HOST_BYTE[usize::from(byte)];
+    let (blocks, rest) = value.as_chunks::<4>();
+    let mut valid = true;
+    for &[a, b, c, d] in blocks {
+        valid &= is_valid(a) & is_valid(b) & is_valid(c) & is_valid(d);
+    }
+    rest.iter().fold(valid, |valid, &byte| valid & is_valid(byte))
 }
 
 /// What a host and port may consist of (RFC 3986 `reg-name`, IP literals, `:` and digits).

@@ -95,7 +95,7 @@ impl FieldsBuilder {
     }
 
     /// Copies the text of the head, of at most [`HEAD_BYTES_CEILING`](crate::HEAD_BYTES_CEILING) bytes.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn finish(self, head: &[u8]) -> Fields {
         debug_assert!(u16::try_from(head.len()).is_ok(), "intake takes no longer heads");
         let mut block = Vec::with_capacity(head.len() + self.table.len() * ENTRY_BYTES);
@@ -226,6 +226,7 @@ impl fmt::Debug for RequestHead {
 
 /// Finds path and query in a target, whose first question mark is at `mark`; `None` if it has none of the
 /// forms that a server takes.
+#[inline(always)]
 pub(crate) fn split_target(
     target: Span,
     bytes: &[u8],

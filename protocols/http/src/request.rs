@@ -88,6 +88,17 @@ impl ServerCodec {
         &mut self,
         input: &mut &'a [u8],
     ) -> Result<Option<RequestEvent<'a>>, MessageError> {
+        match self.whole_head(input) {
+            Some(head) => Ok(Some(RequestEvent::Head(head))),
+            None => self.next_other(input),
+        }
+    }
+
+    /// What [`next_event`](Self::next_event) does when there is no [`whole_head`](Self::whole_head).
+    pub(crate) fn next_other<'a>(
+        &mut self,
+        input: &mut &'a [u8],
+    ) -> Result<Option<RequestEvent<'a>>, MessageError> {
         let result = match &mut self.state {
             State::Head => self.next_head(input),
             State::Body(decoder) => match decoder.next(input) {
@@ -111,35 +122,32 @@ impl ServerCodec {
         &mut self,
         input: &mut &[u8],
     ) -> Result<Option<RequestEvent<'a>>, MessageError> {
-        let head = match self.whole_head(input) {
-            Some(head) => head,
-            None => match self.intake.next(input, &self.head_limits)? {
-                Some(head) => head,
-                None => return Ok(None),
-            },
-        };
+        let Some(head) = self.intake.next(input, &self.head_limits)? else { return Ok(None) };
         self.state = State::Body(BodyDecoder::new(head.length, self.body_bytes_max)?);
         Ok(Some(RequestEvent::Head(head)))
     }
 
-    /// The usual case first: a head that has come in one piece, and is beyond doubt within the limits.
-    #[inline]
-    fn whole_head(&self, input: &mut &[u8]) -> Option<RequestHead> {
+    /// Takes the head of the next request in the usual case: it has come in one piece, and is beyond doubt within
+    /// the limits. Changes nothing in any other.
+    #[inline(always)]
+    pub(crate) fn whole_head(&mut self, input: &mut &[u8]) -> Option<RequestHead> {
         let limits = &self.head_limits;
         let is_short = input.len() <= limits.head_bytes_max.min(limits.target_bytes_max);
         // Not the line ends that may stand in front.
         let begins = input.first().is_some_and(|&byte| byte > b'\r');
-        if !(is_short && begins && self.intake.is_empty()) {
+        if !(is_short && begins && self.is_between_requests()) {
             return None;
         }
-        let head = limits.parse(input).ok()??;
-        *input = input.get(head.head_bytes()..)?;
+        let Ok(Some(head)) = limits.parse(input) else { return None };
+        let rest = input.get(head.head_bytes()..)?;
+        self.state = State::Body(BodyDecoder::new(head.length, self.body_bytes_max).ok()?);
+        *input = rest;
         Some(head)
     }
 
     /// Takes the whole body of the request whose head was the last event, if that has a fixed length and is
     /// there; then neither `Body` nor `End` comes any more.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take_whole_body<'a>(&mut self, input: &mut &'a [u8]) -> Option<&'a [u8]> {
         let State::Body(BodyDecoder::Exact { remaining }) = self.state else { return None };
         let (body, rest) = input.split_at_checked(usize::try_from(remaining).ok()?)?;
@@ -182,7 +190,7 @@ impl ParseHead for HeadLimits {
         Err(MessageError::TargetTooLong { limit: self.target_bytes_max })
     }
 
-    #[inline]
+    #[inline(always)]
     fn parse(&self, text: &[u8]) -> Result<Option<RequestHead>, MessageError> {
         let Some((method, target_at)) = read_method(text)? else { return Ok(None) };
         let Some(target) = read_target(text, target_at)? else { return Ok(None) };
@@ -235,7 +243,7 @@ impl ParseHead for HeadLimits {
 }
 
 /// Reads the method; returns it and where the target begins.
-#[inline]
+#[inline(always)]
 fn read_method(text: &[u8]) -> Part<(Method, usize)> {
     if text.starts_with(b"GET ") {
         return Ok(Some((Method::GET, 4)));
@@ -262,7 +270,7 @@ struct Target {
 }
 
 /// Reads the target and the space behind it.
-#[inline]
+#[inline(always)]
 fn read_target(text: &[u8], start: usize) -> Part<Target> {
     let text = text.get(start..).unwrap_or_default();
     let class = |byte: &u8| TARGET_CLASS[usize::from(*byte)];

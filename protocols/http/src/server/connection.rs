@@ -3,7 +3,7 @@
 //!
 //! No borrow of the state is held while the application is called: it may call back at any time.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell, RefMut};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -227,11 +227,13 @@ impl Connection {
             self.wait_for_reader(transport, now);
             return false;
         }
-        match state.codec.next_event(input) {
+        if let Some(head) = state.codec.whole_head(input) {
+            self.take_request(transport, state, head, input, now);
+            return true;
+        }
+        match state.codec.next_other(input) {
             Ok(Some(RequestEvent::Head(head))) => {
-                let (body, inflow) = self.open_body(&mut state, &head, input);
-                drop(state);
-                self.begin(transport, head, body, inflow, now);
+                self.take_unusual_request(transport, state, head, input, now);
                 true
             }
             Ok(Some(_)) => true,
@@ -250,7 +252,35 @@ impl Connection {
         }
     }
 
+    #[inline(always)]
+    fn take_request(
+        &self,
+        transport: &Transport,
+        mut state: RefMut<'_, State>,
+        head: RequestHead,
+        input: &mut &[u8],
+        now: Instant,
+    ) {
+        let (body, inflow) = self.open_body(&mut state, &head, input);
+        drop(state);
+        self.begin(transport, head, body, inflow, now);
+    }
+
+    /// For a request whose head did not come in the usual way; it goes no other way from there.
+    #[inline(never)]
+    fn take_unusual_request(
+        &self,
+        transport: &Transport,
+        state: RefMut<'_, State>,
+        head: RequestHead,
+        input: &mut &[u8],
+        now: Instant,
+    ) {
+        self.take_request(transport, state, head, input, now);
+    }
+
     /// Makes the body of a request: whole if all of it has come with the head.
+    #[inline(always)]
     fn open_body(
         &self,
         state: &mut State,

@@ -12,7 +12,7 @@ pub(crate) struct DateCache {
     valid_until: Cell<Instant>,
 }
 
-/// The first lines of a response, ready to be copied.
+/// The first lines of a response, up to where the length stands, ready to be copied.
 #[derive(Debug)]
 pub(crate) struct ResponseStart {
     lines: String,
@@ -21,20 +21,23 @@ pub(crate) struct ResponseStart {
 /// How a response that succeeded begins.
 const STATUS_LINE: &str = "HTTP/1.1 200 OK\r\n";
 
+/// What stands in front of the length of a body that has one.
+pub(crate) const LENGTH_NAME: &str = "content-length: ";
+
 impl ResponseStart {
     pub(crate) fn new(date: &str) -> Self {
-        ResponseStart { lines: format!("{STATUS_LINE}date: {date}\r\n") }
+        ResponseStart { lines: format!("{STATUS_LINE}date: {date}\r\n{LENGTH_NAME}") }
     }
 
-    /// Returns status and date line of a response with status 200.
+    /// Returns status and date line of a response with status 200, and the name of the length behind them.
     #[inline]
-    pub(crate) fn ok_lines(&self) -> &[u8] {
+    pub(crate) fn ok_lines_and_length_name(&self) -> &[u8] {
         self.lines.as_bytes()
     }
 
     /// Returns the date line alone.
     pub(crate) fn date_line(&self) -> &[u8] {
-        &self.lines.as_bytes()[STATUS_LINE.len()..]
+        &self.lines.as_bytes()[STATUS_LINE.len()..self.lines.len() - LENGTH_NAME.len()]
     }
 }
 

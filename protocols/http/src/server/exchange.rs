@@ -137,6 +137,7 @@ impl Exchange {
 
 impl Connection {
     /// Lets the handler answer a request.
+    #[inline(always)]
     pub(super) fn begin(
         &self,
         transport: &Transport,

@@ -11,7 +11,7 @@ mod status_pages;
 use http::StatusCode;
 use ropewalk::Address;
 
-pub(crate) use self::date::ResponseStart;
+pub(crate) use self::date::{LENGTH_NAME, ResponseStart};
 pub use self::factory::HttpFactory;
 pub use self::reply::{Reply, Response};
 pub use self::status_pages::StatusPages;
