@@ -68,6 +68,20 @@ impl Bucket {
         if missing == 0 { Duration::ZERO } else { ready.since(now).max(Duration::from_nanos(1)) }
     }
 
+    /// Returns how many bytes may be sent now.
+    ///
+    /// # Errors
+    ///
+    /// How long to wait, if it is less than a piece: whoever took every byte as it drips in would do nothing
+    /// else, as time goes on while one is sent.
+    pub(super) fn room(&self, now: Instant) -> Result<usize, Duration> {
+        let bytes = self.bytes(now);
+        match bytes >= self.piece_bytes() {
+            true => Ok(usize::try_from(bytes).unwrap_or(0)),
+            false => Err(self.time_until(self.piece_bytes(), now)),
+        }
+    }
+
     /// Returns a piece that is worth sending: what comes in a twentieth of a second, within bounds.
     pub(super) fn piece_bytes(&self) -> i64 {
         let share = i64::try_from(self.bytes_per_second / 20).unwrap_or(i64::MAX);
@@ -100,6 +114,28 @@ mod tests {
         assert_eq!(bucket.time_until(500, start + SECOND), SECOND * 3 / 2);
         assert_eq!(bucket.bytes(start + SECOND * 9), 500);
         assert_eq!(bucket.time_until(9999, start + SECOND * 9), Duration::ZERO, "it is full");
+    }
+
+    #[test]
+    fn what_drips_in_while_a_piece_is_sent_is_not_worth_sending() {
+        let mut now = Instant::START;
+        let bucket = Bucket::new(1_000_000, 64 * 1024, now);
+        assert_eq!(bucket.room(now), Ok(64 * 1024));
+        let (mut sent, mut grants) = (0, 0);
+        while sent < 1_000_000 {
+            match bucket.room(now) {
+                Ok(room) => {
+                    bucket.take(room);
+                    sent += room;
+                    grants += 1;
+                    now += Duration::from_micros(10); // That long it takes to send them.
+                }
+                Err(wait) => now += wait,
+            }
+        }
+        assert!(grants <= 1_000_000 / (16 * 1024) + 1, "sent in {grants} bits");
+        let taken = now.since(Instant::START);
+        assert!(taken >= Duration::from_micros(1_000_000 - 64 * 1024), "{taken:?}");
     }
 
     proptest! {

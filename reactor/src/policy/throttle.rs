@@ -214,12 +214,13 @@ impl Meter for SendingPace {
     fn room(&self, link: &Rc<Link>) -> usize {
         let mut room = usize::MAX;
         if let Some(own) = &self.own {
-            let now = self.reactor.now();
-            room = usize::try_from(own.bytes(now)).unwrap_or(0);
-            if room == 0 {
-                self.wait(link, own.time_until(own.piece_bytes(), now));
-                return 0;
-            }
+            room = match own.room(self.reactor.now()) {
+                Ok(room) => room,
+                Err(wait) => {
+                    self.wait(link, wait);
+                    return 0;
+                }
+            };
         }
         match &self.shared {
             Some(shared) => room.min(shared.room(self.number, link)),
@@ -274,11 +275,10 @@ impl SharedPace {
             return bytes;
         }
         let mut line = self.line.borrow_mut();
-        if line.is_empty() {
-            let room = usize::try_from(self.bucket.bytes(self.reactor.now())).unwrap_or(0);
-            if room > 0 {
-                return room;
-            }
+        if line.is_empty()
+            && let Ok(room) = self.bucket.room(self.reactor.now())
+        {
+            return room;
         }
         if !line.iter().any(|(waiting, _)| *waiting == number) {
             line.push_back((number, Rc::downgrade(link)));
