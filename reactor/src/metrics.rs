@@ -27,7 +27,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::census;
-use crate::context;
+use crate::context::{self, LogContext};
 use crate::counters::Histogram;
 use crate::reactor::Reactor;
 use crate::threads::ThreadPoolStatistics;
@@ -62,6 +62,8 @@ pub struct ReactorMetrics {
     pub tasks: usize,
     /// Deferreds of this thread that live; 0 unless they are [tracked](Reactor::track_deferreds).
     pub deferreds: usize,
+    /// Log contexts of this thread that live.
+    pub contexts: usize,
     /// How long turns took that did something in a log context: how many took at most so many seconds (not
     /// cumulative), and all of them together.
     pub turn_seconds: Durations,
@@ -112,6 +114,7 @@ impl Reactor {
             ready: core.ready.len(),
             tasks: core.tasks.borrow().len(),
             deferreds: census::living(),
+            contexts: LogContext::living_count(),
             turn_seconds: Durations::read(&counters.turn_nanos),
             lag_seconds: Durations::read(&counters.timer_lag_nanos),
             pools: self
@@ -168,6 +171,7 @@ impl Collector for ReactorMetrics {
             ("ropewalk_ready", "Callbacks and tasks that are ready", self.ready),
             ("ropewalk_tasks", "Tasks that have not come to their end", self.tasks),
             ("ropewalk_deferreds", "Deferreds that live, if they are tracked", self.deferreds),
+            ("ropewalk_contexts", "Log contexts that live", self.contexts),
         ] {
             let gauge = ConstGauge::new(as_gauge(value));
             gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;

@@ -61,7 +61,21 @@ impl ServerService {
     }
 
     /// Makes a service that listens in whatever way `listen` does, for instance with
-    /// [`Reactor::listen_tls`].
+    /// [`Reactor::listen_tls`]:
+    ///
+    /// ```
+    /// use std::rc::Rc;
+    /// use ropewalk::{Factory, ListenOptions, ServerService, tls};
+    ///
+    /// fn chat(factory: Rc<dyn Factory>, tls: std::sync::Arc<tls::rustls::ServerConfig>) -> ServerService {
+    ///     ServerService::new("chat", move |reactor| {
+    ///         let address = ([127, 0, 0, 1], 6697).into();
+    ///         let options = ListenOptions::default();
+    ///         Ok(reactor.listen_tls(address, Rc::clone(&factory), tls.clone(), options)?)
+    ///     })
+    /// }
+    /// # let _ = chat;
+    /// ```
     pub fn new<R: IntoDeferred<ListeningPort>>(
         name: impl Into<Box<str>>,
         listen: impl Fn(&Reactor) -> R + 'static,

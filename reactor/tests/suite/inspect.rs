@@ -137,7 +137,12 @@ fn metrics_count_what_happens() {
     ropewalk::testing::success_result_of(connected).abort_connection();
     reactor.call_later(Duration::from_secs(1), || ());
     clock.pump();
+    let contexts_before = reactor.metrics().contexts;
+    let context = LogContext::new("tea");
+    assert_eq!(reactor.metrics().contexts, contexts_before + 1);
+    drop(context);
     let metrics = reactor.metrics();
+    assert_eq!(metrics.contexts, contexts_before);
     assert_eq!((metrics.accepts, metrics.connections_opened, metrics.connections), (1, 2, 0));
     assert_eq!(metrics.pending_calls, 1);
     assert!(metrics.turns > 0);
