@@ -15,6 +15,8 @@ use super::stream::Stream;
 pub(crate) struct Backlog {
     chunks: VecDeque<Chunk>,
     len: usize,
+    /// What has been sent and is not dropped yet: its owner may be anything, and may write again.
+    sent: Vec<Bytes>,
 }
 
 enum Chunk {
@@ -91,7 +93,7 @@ impl Backlog {
         self.chunks.front().map(Chunk::as_slice).unwrap_or_default()
     }
 
-    /// Forgets the oldest `count` bytes.
+    /// Forgets the oldest `count` bytes. What owned them waits for [`take_sent`](Backlog::take_sent).
     pub(crate) fn consume(&mut self, mut count: usize) {
         debug_assert!(count <= self.len, "only what is there can have been sent");
         self.len -= count;
@@ -105,9 +107,16 @@ impl Backlog {
                 return;
             }
             count -= length;
-            self.chunks.pop_front();
+            if let Some(Chunk::Shared(bytes)) = self.chunks.pop_front() {
+                self.sent.push(bytes);
+            }
         }
         self.chunks = VecDeque::new();
+    }
+
+    /// Takes what has been sent, to be dropped when nobody uses the backlog.
+    pub(crate) fn take_sent(&mut self) -> Vec<Bytes> {
+        std::mem::take(&mut self.sent)
     }
 }
 
@@ -154,7 +163,8 @@ mod tests {
                 prop_assert_eq!(&contents(&backlog), &model);
             }
             backlog.consume(model.len());
-            prop_assert_eq!(backlog.chunks.capacity(), 0);
+            backlog.take_sent();
+            prop_assert_eq!(backlog.chunks.capacity() + backlog.sent.capacity(), 0);
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::core::Core;
 use crate::flow::{Producer, Streaming};
 use crate::protocol::ConnectionLost;
 use crate::ready::Job;
+use crate::teardown::dropping;
 
 /// A producer that is registered, and the context in which it was.
 pub(super) struct Feeding {
@@ -138,6 +139,7 @@ impl Link {
         if !self.state.has(flag::LOST) {
             let result = self.send_backlog(core, &piece, SEND_BYTES_PER_TURN);
             self.settle(core, result);
+            self.drop_sent();
         }
     }
 
@@ -176,8 +178,8 @@ impl Link {
         self.gathered_bytes.set(self.gathered_bytes.get().saturating_sub(count as u32));
     }
 
-    /// Sends its piece of what was gathered and then the backlog. Calls nobody: what follows from it
-    /// is queued.
+    /// Sends its piece of what was gathered and then the backlog. Calls nobody, but for dropping what
+    /// was sent: what follows from it is queued.
     #[inline]
     pub(crate) fn flush(self: &Rc<Link>, core: &Rc<Core>, gathered: &[u8], bytes_max: usize) {
         self.state.clear(flag::ON_UNSENT_LIST);
@@ -204,6 +206,16 @@ impl Link {
         if !self.state.has(flag::LOST) {
             let result = self.send_backlog(core, piece, bytes_max);
             self.settle(core, result);
+            self.drop_sent();
+        }
+    }
+
+    /// Drops the bytes that were sent as they are. What owns them may be anybody's, and do anything.
+    fn drop_sent(&self) {
+        let Some(extras) = self.extras_if_any() else { return };
+        let sent = extras.backlog.borrow_mut().take_sent();
+        for bytes in sent {
+            dropping("bytes that were sent", bytes);
         }
     }
 

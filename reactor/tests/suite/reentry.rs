@@ -274,3 +274,52 @@ fn on_real_unix_sockets_too() {
         }
     }
 }
+
+thread_local! {
+    /// The connection that an [`Owner`] writes to; it cannot have it, because it must be `Send`.
+    static OWNERS_TRANSPORT: RefCell<Option<Transport>> = const { RefCell::new(None) };
+}
+
+/// Bytes whose owner uses the connection when they have been sent, and panics then.
+struct Owner(Vec<u8>);
+
+impl AsRef<[u8]> for Owner {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        let transport = OWNERS_TRANSPORT.with_borrow(Option::clone).expect("a connection");
+        transport.write_bytes(Bytes::from(vec![b'.'; 20_000]));
+        panic!("the owner of bytes that were sent");
+    }
+}
+
+#[test]
+fn the_owner_of_bytes_may_write_when_they_have_been_sent() {
+    // Sent within `write_bytes`, and at the end of a turn.
+    for length in [100_000, 30_000] {
+        let clock = Clock::new();
+        let memory = MemoryTransport::connect(&clock, Ignoring);
+        OWNERS_TRANSPORT.set(Some(memory.transport().clone()));
+        for _ in 0..3 {
+            memory.transport().write_bytes(Bytes::from_owner(Owner(vec![b'x'; length])));
+        }
+        let mut written = memory.take_written();
+        while memory.transport().buffered_bytes() > 0 {
+            written.extend(memory.take_written());
+        }
+        let dots = written.iter().filter(|&&byte| byte == b'.').count();
+        assert_eq!((written.len(), dots), (3 * (length + 20_000), 3 * 20_000), "of {length}");
+        assert!(memory.transport().is_connected());
+        OWNERS_TRANSPORT.set(None);
+    }
+}
+
+struct Ignoring;
+
+impl Protocol for Ignoring {
+    fn data_received(&mut self, _: &Transport, _: &[u8]) {}
+}
