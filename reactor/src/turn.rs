@@ -153,7 +153,7 @@ impl<'a> Turner<'a> {
         self.core.agenda.has(item::AT_ONCE) || self.core.remote.has_mail()
     }
 
-    #[inline(never)]
+    #[inline(always)]
     fn poll(&mut self, patience: Patience) -> io::Result<()> {
         let core = &**self.core;
         let settled = context::settle_before_waiting();
@@ -178,7 +178,7 @@ impl<'a> Turner<'a> {
         result
     }
 
-    #[inline(never)]
+    #[inline(always)]
     fn serve_events(&mut self) {
         let core = self.core;
         core.counters.events.add(self.events.system.len());
@@ -189,10 +189,16 @@ impl<'a> Turner<'a> {
             serve_source(core, event, &mut self.buffers);
         }
         if !self.events.listed.is_empty() {
-            core.agenda.remove(item::EVENTS);
-            for event in self.events.listed.drain(..) {
-                serve_source(core, event, &mut self.buffers);
-            }
+            self.serve_listed_events();
+        }
+    }
+
+    /// Serves the events that no system has reported.
+    #[inline(never)]
+    fn serve_listed_events(&mut self) {
+        self.core.agenda.remove(item::EVENTS);
+        for event in self.events.listed.drain(..) {
+            serve_source(self.core, event, &mut self.buffers);
         }
     }
 
@@ -309,11 +315,15 @@ impl<'a> Turner<'a> {
         }
     }
 
-    #[inline(never)]
+    #[inline(always)]
     fn flush(&mut self) {
-        if self.core.outbox.flush_only_link(self.core) {
-            return;
+        if !self.core.outbox.flush_only_link(self.core) {
+            self.flush_all();
         }
+    }
+
+    #[inline(never)]
+    fn flush_all(&mut self) {
         let empty = self.buffers.batch.take().unwrap_or_default();
         let mut batch = self.core.outbox.take(empty);
         batch.flush(self.core);
