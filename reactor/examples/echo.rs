@@ -4,9 +4,8 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::rc::Rc;
 
-use ropewalk::{Address, ListenOptions, ListeningPort, Protocol, Reactor, Transport};
+use ropewalk::{ListenOptions, ListeningPort, Protocol, Reactor, Transport, factory};
 
 struct Echo;
 
@@ -18,8 +17,7 @@ impl Protocol for Echo {
 
 /// Listens at this address.
 pub(crate) fn serve(reactor: &Reactor, address: SocketAddr) -> io::Result<ListeningPort> {
-    let factory = |_: &Address| -> Option<Box<dyn Protocol>> { Some(Box::new(Echo)) };
-    reactor.listen_tcp(address, Rc::new(factory), ListenOptions::default())
+    reactor.listen_tcp(address, factory(|_| Echo), ListenOptions::default())
 }
 
 fn main() -> io::Result<()> {

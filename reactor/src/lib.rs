@@ -29,8 +29,7 @@
 //! [`Transport`] is its wire.
 //!
 //! ```no_run
-//! use std::rc::Rc;
-//! use ropewalk::{Address, ListenOptions, Protocol, Reactor, Transport};
+//! use ropewalk::{ListenOptions, Protocol, Reactor, Transport, factory};
 //!
 //! struct Echo;
 //!
@@ -43,9 +42,8 @@
 //! fn main() -> std::io::Result<()> {
 //!     let reactor = Reactor::new()?;
 //!     reactor.install_signals()?;
-//!     let factory = |_: &Address| Some(Box::new(Echo) as Box<dyn Protocol>);
 //!     let address = "127.0.0.1:7".parse().expect("an address");
-//!     reactor.listen_tcp(address, Rc::new(factory), ListenOptions::default())?;
+//!     reactor.listen_tcp(address, factory(|_| Echo), ListenOptions::default())?;
 //!     reactor.run()
 //! }
 //! ```
@@ -225,7 +223,7 @@ pub use timers::DelayedCall;
 // Connections.
 pub use address::{Address, UnixAddress};
 pub use flow::{Consumer, Producer, Streaming};
-pub use protocol::{ConnectError, ConnectionLost, Factory, Protocol};
+pub use protocol::{ConnectError, ConnectionLost, Factory, Protocol, factory};
 pub use transport::Transport;
 pub use transport::port::ListeningPort;
 pub use transport::tcp::{ConnectOptions, ListenOptions};

@@ -109,6 +109,28 @@ where
     }
 }
 
+/// Makes a factory of a function that makes a protocol for each peer.
+///
+/// To refuse some of them, implement [`Factory`], or give a function that returns an `Option` of a boxed protocol.
+///
+/// ```
+/// use ropewalk::{Protocol, Transport, factory};
+///
+/// struct Echo;
+///
+/// impl Protocol for Echo {
+///     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+///         transport.write(data);
+///     }
+/// }
+///
+/// let echo = factory(|_peer| Echo);
+/// # let _ = echo;
+/// ```
+pub fn factory<P: Protocol + 'static>(build: impl Fn(&Address) -> P + 'static) -> Rc<dyn Factory> {
+    Rc::new(move |peer: &Address| Some(Box::new(build(peer)) as Box<dyn Protocol>))
+}
+
 /// Why a connection ended.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -373,8 +373,7 @@ impl Reactor {
     /// looked into, a file with `.lock` behind its name lies beside it.
     ///
     /// ```no_run
-    /// use std::rc::Rc;
-    /// use ropewalk::{Address, Protocol, Reactor, Transport, UnixListenOptions};
+    /// use ropewalk::{Protocol, Reactor, Transport, UnixListenOptions, factory};
     ///
     /// struct WhoAmI;
     ///
@@ -391,9 +390,8 @@ impl Reactor {
     ///
     /// # fn main() -> std::io::Result<()> {
     /// let reactor = Reactor::new()?;
-    /// let factory = |_: &Address| Some(Box::new(WhoAmI) as Box<dyn Protocol>);
     /// let options = UnixListenOptions { mode: 0o666, ..UnixListenOptions::default() };
-    /// reactor.listen_unix("/run/whoami.sock", Rc::new(factory), options)?;
+    /// reactor.listen_unix("/run/whoami.sock", factory(|_| WhoAmI), options)?;
     /// reactor.run()
     /// # }
     /// ```

@@ -9,9 +9,8 @@
 //! rules of RFC 8305 ("happy eyeballs"): whichever answers first is the one.
 //!
 //! ```no_run
-//! use std::rc::Rc;
 //! use ropewalk::endpoint::ServerEndpoint;
-//! use ropewalk::{Address, Protocol, Reactor, Transport};
+//! use ropewalk::{Protocol, Reactor, Transport, factory};
 //!
 //! struct Echo;
 //!
@@ -25,8 +24,7 @@
 //! let text = std::env::args().nth(1).unwrap_or("tcp:7:interface=127.0.0.1".to_owned());
 //! let endpoint: ServerEndpoint = text.parse()?;
 //! let reactor = Reactor::new()?;
-//! let factory = |_: &Address| Some(Box::new(Echo) as Box<dyn Protocol>);
-//! let port = reactor.run_until(endpoint.listen(&reactor, Rc::new(factory)));
+//! let port = reactor.run_until(endpoint.listen(&reactor, factory(|_| Echo)));
 //! println!("listening on {}", port.map_err(|failure| failure.to_string())?.local());
 //! reactor.run()?;
 //! # Ok(())

@@ -17,7 +17,7 @@
 //! use std::time::Duration;
 //! use ropewalk::policy::{ConnectionLimits, IdleFactory, LimitedFactory};
 //! use ropewalk::testing::Clock;
-//! use ropewalk::{Address, Factory, Protocol, Transport};
+//! use ropewalk::{Factory, Protocol, Transport, factory};
 //!
 //! struct Echo;
 //!
@@ -28,8 +28,8 @@
 //! }
 //!
 //! let clock = Clock::new();
-//! let echo = |_: &Address| Some(Box::new(Echo) as Box<dyn Protocol>);
-//! let idle = IdleFactory::new(clock.reactor(), Rc::new(echo), Duration::from_secs(60));
+//! let echo = factory(|_| Echo);
+//! let idle = IdleFactory::new(clock.reactor(), echo, Duration::from_secs(60));
 //! let limits = ConnectionLimits::default().total(1000).per_peer(20);
 //! let limited = Rc::new(LimitedFactory::new(clock.reactor(), Rc::new(idle), limits));
 //! let factory: Rc<dyn Factory> = Rc::clone(&limited) as Rc<dyn Factory>;

@@ -19,9 +19,8 @@ use crate::transport::port::ListeningPort;
 /// that are left when the reactor stops are closed then.
 ///
 /// ```
-/// use std::rc::Rc;
 /// use ropewalk::testing::{Clock, success_result_of};
-/// use ropewalk::{Address, Protocol, ServerService, Service, Transport};
+/// use ropewalk::{Protocol, ServerService, Service, Transport, factory};
 ///
 /// struct Echo;
 ///
@@ -31,9 +30,8 @@ use crate::transport::port::ListeningPort;
 ///     }
 /// }
 ///
-/// let factory = |_: &Address| Some(Box::new(Echo) as Box<dyn Protocol>);
 /// let endpoint = "tcp:7:interface=127.0.0.1".parse().unwrap();
-/// let echo = ServerService::at("echo", endpoint, Rc::new(factory));
+/// let echo = ServerService::at("echo", endpoint, factory(|_| Echo));
 /// let clock = Clock::new();
 /// success_result_of(echo.start(clock.reactor()));
 /// assert_eq!(echo.address().unwrap().to_string(), "127.0.0.1:7");

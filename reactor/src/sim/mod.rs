@@ -17,7 +17,7 @@
 //! use std::rc::Rc;
 //! use std::time::Duration;
 //! use ropewalk::sim::{self, Leftover};
-//! use ropewalk::{Address, ListenOptions, Protocol, Transport};
+//! use ropewalk::{ListenOptions, Protocol, Transport, factory};
 //!
 //! struct Echo;
 //!
@@ -43,8 +43,7 @@
 //! sim::check("an echo through a partition", |world| {
 //!     let (client, server) = (world.host("client"), world.host("server"));
 //!     server.run(|reactor, host| {
-//!         let factory = |_: &Address| Some(Box::new(Echo) as Box<dyn Protocol>);
-//!         reactor.listen_tcp(host.at(7), Rc::new(factory), ListenOptions::default()).unwrap();
+//!         reactor.listen_tcp(host.at(7), factory(|_| Echo), ListenOptions::default()).unwrap();
 //!     });
 //!     let asker = Asker::default();
 //!     world.partition(&client, &server);
