@@ -10,7 +10,7 @@ use ropewalk::endpoint::ConnectHostError;
 use ropewalk::testing::{Clock, assert_no_result, failure_result_of, success_result_of};
 use ropewalk::tls::rustls::ServerConfig;
 use ropewalk::tls::rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
-use ropewalk::tls::{ClientTls, SpkiPin};
+use ropewalk::tls::{ClientTls, Identities, Identity, ServerTls, SpkiPin};
 use ropewalk::{Deferred, ListenOptions, TimeoutError};
 use ropewalk_http::{
     AddressGuard, Agent, AgentError, AgentOptions, AgentRequest, AgentResponse, BodyError,
@@ -396,4 +396,34 @@ fn over_tls_a_host_has_to_prove_its_name_or_its_key() {
     let stranger = failure_result_of(hosts.ask(&agent, get("https://b.example:8448/")));
     assert!(stranger.to_string().contains("TLS"), "{stranger}");
     assert_eq!(hosts.asked().len(), 1, "a stranger is told nothing");
+}
+
+#[test]
+fn a_host_that_asks_who_we_are_is_shown_our_certificate() {
+    let hosts = Hosts::new();
+    let reactor = hosts.clock.reactor();
+    let server = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+    let client = rcgen::generate_simple_self_signed(["client.example".to_owned()]).unwrap();
+    let identity = |made: &rcgen::CertifiedKey<rcgen::KeyPair>| {
+        let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        Identity::from_pem(certificate.as_bytes(), key.as_bytes()).unwrap()
+    };
+    let tls = ServerTls::new(Identities::new([identity(&server)]).unwrap())
+        .require_clients(client.cert.pem().as_bytes())
+        .unwrap()
+        .alpn(["http/1.1"]);
+    hosts.listen("a.example", "192.0.2.1", 443, Some(tls.config(reactor).unwrap()), ok);
+    let with = |tls: ClientTls| {
+        let tls = tls.root(server.cert.der().clone()).unwrap().alpn(["http/1.1"]);
+        let tls = Some(tls.config(reactor).unwrap());
+        hosts.agent(AgentOptions { tls, ..AgentOptions::default() })
+    };
+
+    let known = with(ClientTls::new().identity(identity(&client)));
+    let answered = hosts.ask(&known, get("https://a.example/"));
+    assert_eq!(success_result_of(answered).head.status(), StatusCode::OK);
+    let unknown = with(ClientTls::new());
+    let refused = failure_result_of(hosts.ask(&unknown, get("https://a.example/")));
+    assert!(!refused.is::<ropewalk::CancelledError>(), "{refused}");
+    assert_eq!(hosts.asked().len(), 1, "who does not say who he is, is not served");
 }
