@@ -8,40 +8,28 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::Location;
 
-/// Lies in each deferred's chain, and counts it as long as that lives.
-pub(crate) struct Counted {
-    /// Where it was made, if it was counted there.
-    place: Option<&'static Location<'static>>,
-}
-
-impl Counted {
-    #[inline]
-    pub(crate) fn new(created: &'static Location<'static>) -> Counted {
-        if !IS_TRACKING.get() {
-            return Counted { place: None };
-        }
-        count(created)
+/// Counts a deferred that was made at `created`, if that is wanted. Whoever is told so calls [`uncount`] when
+/// the deferred goes.
+#[inline]
+pub(crate) fn count(created: &'static Location<'static>) -> bool {
+    let is_tracking = IS_TRACKING.get();
+    if is_tracking {
+        add(created);
     }
+    is_tracking
 }
 
-impl Drop for Counted {
-    #[inline]
-    fn drop(&mut self) {
-        if let Some(place) = self.place {
-            uncount(place);
-        }
-    }
-}
-
+#[cold]
 #[inline(never)]
-fn count(created: &'static Location<'static>) -> Counted {
+fn add(created: &'static Location<'static>) {
     LIVING.set(LIVING.get() + 1);
     PLACES.with(|places| *places.borrow_mut().entry(Place::of(created)).or_default() += 1);
-    Counted { place: Some(created) }
 }
 
+/// Takes a deferred out of the count that [`count`] has counted.
+#[cold]
 #[inline(never)]
-fn uncount(created: &'static Location<'static>) {
+pub(crate) fn uncount(created: &'static Location<'static>) {
     // The thread's locals may be gone already when the last deferreds are.
     let _ = LIVING.try_with(|living| living.set(living.get().saturating_sub(1)));
     let _ = PLACES.try_with(|places| {

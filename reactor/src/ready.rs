@@ -198,20 +198,26 @@ pub(crate) type Awaited = SmallVec<[CancelHandle; 1]>;
 /// Notes what the task that is being polled waits for, if one is.
 pub(crate) fn note_awaiting(awaited: CancelHandle) {
     THREAD.with(|thread| {
-        if let Some(list) = &mut *thread.awaited.borrow_mut() {
-            list.push(awaited);
+        if thread.is_noting.get() {
+            thread.awaited.borrow_mut().get_or_insert_default().push(awaited);
         }
     });
 }
 
 /// Begins to take notes for a task that is about to be polled.
 pub(crate) fn start_awaiting() {
-    THREAD.with(|thread| thread.awaited.replace(Some(SmallVec::new())));
+    THREAD.with(|thread| {
+        thread.is_noting.set(true);
+        *thread.awaited.borrow_mut() = None;
+    });
 }
 
-/// Returns what was noted with [`note_awaiting`], and takes no more notes.
-pub(crate) fn take_awaiting() -> Awaited {
-    THREAD.with(|thread| thread.awaited.take()).unwrap_or_default()
+/// Returns what was noted with [`note_awaiting`], if anything was, and takes no more notes.
+pub(crate) fn take_awaiting() -> Option<Awaited> {
+    THREAD.with(|thread| {
+        thread.is_noting.set(false);
+        thread.awaited.take()
+    })
 }
 
 /// Says that a chain of callbacks is running until the guard is dropped.
@@ -338,7 +344,10 @@ struct Thread {
     stray: RefCell<VecDeque<Job>>,
     chains: Cell<u32>,
     doomed: RefCell<Vec<Box<dyn Any>>>,
+    /// What the task that is being polled waits for.
     awaited: RefCell<Option<Awaited>>,
+    /// Whether a task is being polled.
+    is_noting: Cell<bool>,
     is_dropping: Cell<bool>,
 }
 
@@ -354,6 +363,7 @@ thread_local! {
             chains: Cell::new(0),
             doomed: RefCell::new(Vec::new()),
             awaited: RefCell::new(None),
+            is_noting: Cell::new(false),
             is_dropping: Cell::new(false),
         })
     };

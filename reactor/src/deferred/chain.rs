@@ -18,7 +18,7 @@ use super::callback::{Callback, Outcome};
 use super::step::{self, Slot, Step, Steps};
 use super::task::TaskHandle;
 use super::unhandled;
-use crate::census::Counted;
+use crate::census;
 use crate::context::{self, LogContext};
 use crate::failure::{CancelledError, Failure};
 use crate::ready;
@@ -29,14 +29,15 @@ pub(super) struct Origin<P: Place + ?Sized> {
     stage: Cell<Stage>,
     /// Whether its deferred is there, or nobody else will ever want the result.
     has_deferred: Cell<bool>,
+    /// Whether the census knows of it.
+    is_counted: bool,
     /// Steps that were added and have not begun, the last one first.
     added: Cell<Steps>,
     /// The step that the chain stands at while it waits for another chain, or has its result; those
     /// that come after it hang on it.
     here: Cell<Option<Box<dyn Step>>>,
+    /// Of a chain that has not fired, or waits for another one.
     canceller: Cell<Option<Canceller>>,
-    /// The chain that this one waits for.
-    inner: Cell<Option<Weak<Chain>>>,
     /// The chain that waits for this one.
     outer: Cell<Option<Rc<Chain>>>,
     /// The task that awaits the result, and will fetch it; or has awaited it and then added steps, and
@@ -44,7 +45,6 @@ pub(super) struct Origin<P: Place + ?Sized> {
     task: Cell<Option<Waker>>,
     context: LogContext,
     created: &'static Location<'static>,
-    _counted: Counted,
     /// Where the result lies if there are no steps. Last, so that it can be `dyn`.
     place: P,
 }
@@ -55,9 +55,12 @@ pub(super) type Chain = Origin<dyn Place>;
 /// A chain as its resolver knows it.
 pub(super) type ChainOf<T> = Origin<Cell<Slot<T>>>;
 
-/// What cancelling does before it fails the chain.
+/// What cancelling does.
 pub(super) enum Canceller {
+    /// Calls this before it fails the chain.
     Call(Box<dyn FnOnce()>),
+    /// The chain waits for this one, which is cancelled instead.
+    Chain(Weak<Chain>),
     /// The chain has the result of this task, which is cancelled instead of the chain.
     Task(TaskHandle),
 }
@@ -127,15 +130,14 @@ impl<P: Place> Origin<P> {
         Rc::new_cyclic(move |_| Self {
             stage: Cell::new(Stage::Unfired),
             has_deferred: Cell::new(true),
+            is_counted: census::count(created),
             added: Cell::default(),
             here: Cell::new(None),
             canceller: Cell::new(None),
-            inner: Cell::new(None),
             outer: Cell::new(None),
             task: Cell::new(None),
             context: LogContext::current(),
             created,
-            _counted: Counted::new(created),
             place,
         })
     }
@@ -166,7 +168,11 @@ impl<P: Place + 'static> Origin<P> {
 }
 
 impl<P: Place + ?Sized> Origin<P> {
+    /// Sets what cancelling does while the chain has not fired; after that it would never be wanted.
     pub(super) fn set_canceller(&self, canceller: Canceller) {
+        if self.is_fired() {
+            return dropping("a canceller", canceller);
+        }
         self.canceller.set(Some(canceller));
     }
 
@@ -240,6 +246,11 @@ impl<P: Place + ?Sized> Origin<P> {
         self.created
     }
 
+    /// The context that it was made in.
+    pub(super) fn context(&self) -> &LogContext {
+        &self.context
+    }
+
     /// Wakes `task` when there is a value to fetch.
     pub(super) fn set_task(&self, task: Waker) {
         self.task.set(Some(task));
@@ -277,6 +288,9 @@ impl<P: Place + ?Sized> Origin<P> {
 impl<P: Place + ?Sized> Drop for Origin<P> {
     #[inline]
     fn drop(&mut self) {
+        if self.is_counted {
+            census::uncount(self.created);
+        }
         // Each of these is rarely there.
         if self.added.get_mut().0.is_some() {
             drop(self.added.take().reversed());
@@ -341,7 +355,7 @@ pub(super) fn cancel(mut chain: Rc<Chain>) {
                 log::error!("canceller failed: {}", Failure::from_panic(payload));
             }
         }
-        None => {}
+        Some(Canceller::Chain(_)) | None => {}
     }
     if !chain.is_fired() {
         let failure = Failure::plain(CancelledError);
@@ -357,10 +371,13 @@ pub(super) fn cancel(mut chain: Rc<Chain>) {
 
 impl Chain {
     fn inner(&self) -> Option<Rc<Chain>> {
-        let inner = self.inner.take()?;
-        let chain = inner.upgrade();
-        self.inner.set(Some(inner));
-        chain
+        let canceller = self.canceller.take()?;
+        let inner = match &canceller {
+            Canceller::Chain(inner) => inner.upgrade(),
+            Canceller::Call(_) | Canceller::Task(_) => None,
+        };
+        self.canceller.set(Some(canceller));
+        inner
     }
 
     /// Whether this chain waits for `other`, or is it.
@@ -471,7 +488,7 @@ impl Run {
     fn resume_outer(&mut self, result: &mut dyn Any) {
         let Some(outer) = self.chain.outer.take() else { return };
         self.chain = outer;
-        self.chain.inner.take();
+        self.chain.canceller.take();
         if let Some(step) = self.chain.here.take() {
             step.adopt(result, self);
         }
@@ -518,7 +535,7 @@ impl Run {
     /// Leaves the chain at `step` until `inner` has a result.
     pub(super) fn wait_for(&mut self, inner: &Rc<Chain>, step: Box<dyn Step>) {
         self.chain.here.set(Some(step));
-        self.chain.inner.set(Some(Rc::downgrade(inner)));
+        self.chain.canceller.set(Some(Canceller::Chain(Rc::downgrade(inner))));
         inner.outer.set(Some(Rc::clone(&self.chain)));
     }
 }

@@ -518,6 +518,8 @@ impl<T: 'static> Resolver<T> {
     }
 
     /// Sets what [`Deferred::cancel`] calls, in the current context, in place of what was set before.
+    ///
+    /// What is set after the deferred was cancelled is dropped.
     pub fn set_canceller(&self, canceller: impl FnOnce() + 'static) {
         if let Some(chain) = &self.chain {
             let context = LogContext::current();

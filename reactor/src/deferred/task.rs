@@ -34,11 +34,10 @@ pub(crate) struct Tasks {
 
 pub(crate) struct Task {
     work: Rc<dyn Work>,
-    context: LogContext,
     /// Made when the task is first polled: many come to their end then, and leave it to others.
     waker: Option<Arc<TaskWaker>>,
     /// The deferreds that its last poll has found without a result. Cancelling the task cancels them.
-    awaiting: Awaited,
+    awaiting: Option<Awaited>,
     is_polled: bool,
     was_cancelled: bool,
     fate: Fate,
@@ -65,12 +64,12 @@ impl Tasks {
     /// Lists the tasks.
     pub(crate) fn inspect(&self) -> Table {
         let rows = self.slots.iter().map(|(_, task)| {
-            let state = match (task.is_polled, !task.awaiting.is_empty()) {
+            let state = match (task.is_polled, task.awaiting.is_some()) {
                 (true, _) => "running",
                 (false, true) => "awaits a deferred",
                 (false, false) => "awaits something else",
             };
-            let context = task.context.name().to_owned();
+            let context = task.work.context().name().to_owned();
             vec![task.work.made_at().to_string(), context, state.to_owned()]
         });
         Table::of_all("Tasks", &["made at", "context", "state"], self.slots.len(), rows)
@@ -93,14 +92,13 @@ impl Tasks {
             }
             None => TaskWaker::renewed(self.spare_waker.take(), key, remote),
         };
-        Some(Polled { work: Rc::clone(&task.work), context: task.context.clone(), waker })
+        Some(Polled { work: Rc::clone(&task.work), waker })
     }
 }
 
 /// What is needed to poll a task.
 struct Polled {
     work: Rc<dyn Work>,
-    context: LogContext,
     waker: Arc<TaskWaker>,
 }
 
@@ -117,9 +115,8 @@ pub(crate) fn spawn<T: 'static>(
     let chain = Origin::new(Location::caller(), place);
     let key = core.tasks.borrow_mut().slots.insert(Task {
         work: chain.clone(),
-        context: LogContext::current(),
         waker: None,
-        awaiting: Awaited::new(),
+        awaiting: None,
         is_polled: false,
         was_cancelled: false,
         fate: Fate::Live,
@@ -130,15 +127,13 @@ pub(crate) fn spawn<T: 'static>(
 }
 
 /// Where a task's future lies, and then its result.
-struct TaskPlace<T> {
+struct TaskPlace<T, F> {
     /// Out of its place while it is polled.
-    future: Cell<Option<TaskFuture<T>>>,
+    future: Cell<Option<Pin<Box<F>>>>,
     result: Cell<Slot<T>>,
 }
 
-type TaskFuture<T> = Pin<Box<dyn Future<Output = Outcome<T>>>>;
-
-impl<T: 'static> Place for TaskPlace<T> {
+impl<T: 'static, F> Place for TaskPlace<T, F> {
     fn move_to(&self, slot: &mut dyn Any) {
         self.result.move_to(slot);
     }
@@ -156,7 +151,7 @@ impl<T: 'static> Place for TaskPlace<T> {
     }
 }
 
-impl<T: 'static> PlaceFor<T> for TaskPlace<T> {
+impl<T: 'static, F> PlaceFor<T> for TaskPlace<T, F> {
     #[inline]
     fn put(&self, value: Outcome<T>) {
         self.result.put(value);
@@ -171,11 +166,18 @@ trait Work {
     /// Drops the future, and fails the deferred after the current callback.
     fn dismiss(self: Rc<Self>);
 
+    /// The context that the task was made in, and runs in.
+    fn context(&self) -> &LogContext;
+
     /// Where the task was made.
     fn made_at(&self) -> &'static Location<'static>;
 }
 
-impl<T: 'static> Work for Origin<TaskPlace<T>> {
+impl<T: 'static, F: Future<Output = Outcome<T>> + 'static> Work for Origin<TaskPlace<T, F>> {
+    fn context(&self) -> &LogContext {
+        self.context()
+    }
+
     fn made_at(&self) -> &'static Location<'static> {
         self.created()
     }
@@ -206,11 +208,11 @@ impl<T: 'static> Work for Origin<TaskPlace<T>> {
 /// Polls a task that was woken. A number whose task is gone does nothing.
 pub(crate) fn poll(core: &Rc<Core>, key: Key) {
     let polled = core.tasks.borrow_mut().start_poll(key, &core.remote);
-    let Some(Polled { work, context, waker }) = polled else { return };
+    let Some(Polled { work, waker }) = polled else { return };
     let mut is_finished = true;
-    let mut awaiting = Awaited::new();
+    let mut awaiting = None;
     // A panic has been logged; what remains of the task is of no use.
-    let _ = core.call("a task", &context, || {
+    let _ = core.call("a task", work.context(), || {
         ready::start_awaiting();
         let waker = Waker::from(Arc::clone(&waker));
         is_finished = Rc::clone(&work).poll(&mut Context::from_waker(&waker));
@@ -224,16 +226,16 @@ pub(crate) fn poll(core: &Rc<Core>, key: Key) {
         drop(task);
         return;
     }
-    put_back(core, key, Polled { work, context, waker }, awaiting);
+    put_back(core, key, Polled { work, waker }, awaiting);
 }
 
-fn put_back(core: &Rc<Core>, key: Key, polled: Polled, awaiting: Awaited) {
-    let Polled { work, context, waker } = polled;
+fn put_back(core: &Rc<Core>, key: Key, polled: Polled, awaiting: Option<Awaited>) {
+    let Polled { work, waker } = polled;
     let mut tasks = core.tasks.borrow_mut();
     let Some(task) = tasks.slots.get_mut(key) else {
         // The reactor was torn down from inside the poll.
         drop(tasks);
-        return context.run(|| work.dismiss());
+        return dismiss(work);
     };
     task.waker = Some(waker);
     task.awaiting = awaiting;
@@ -268,12 +270,13 @@ impl TaskHandle {
                 return;
             }
             match std::mem::replace(&mut task.was_cancelled, true) {
-                true => Awaited::new(),
-                false => std::mem::take(&mut task.awaiting),
+                true => None,
+                false => task.awaiting.take(),
             }
         };
         // It may have given some of them away in the very poll in which it awaited them.
-        let awaiting: Awaited = awaiting.into_iter().filter(CancelHandle::has_deferred).collect();
+        let awaiting: Awaited =
+            awaiting.into_iter().flatten().filter(CancelHandle::has_deferred).collect();
         if awaiting.is_empty() {
             return self.drop_task();
         }
@@ -292,9 +295,13 @@ impl TaskHandle {
 impl Task {
     /// Drops the task in its context.
     pub(crate) fn dismiss(self) {
-        let Task { work, context, .. } = self;
-        context.run(|| work.dismiss());
+        dismiss(self.work);
     }
+}
+
+fn dismiss(work: Rc<dyn Work>) {
+    let context = work.context().clone();
+    context.run(|| work.dismiss());
 }
 
 /// Wakes one task, from any thread.

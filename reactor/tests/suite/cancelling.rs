@@ -67,6 +67,28 @@ fn a_panicking_canceller_does_not_prevent_the_failure() {
     assert!(lines.take().iter().any(|line| line.contains("canceller failed: panicked: stuck")));
 }
 
+/// The resolver of a deferred that was cancelled is still there while its chain waits for another one.
+#[test]
+fn a_canceller_that_is_set_too_late_goes_at_once() {
+    let trace = Trace::default();
+    let (deferred, resolver) = Deferred::<u32>::new();
+    let noted = trace.clone();
+    let (inner, _fire_inner) = Deferred::<u32>::with_canceller(move || noted.add("inner"));
+    let deferred = deferred.add_errback(move |_| inner);
+    deferred.cancel();
+    assert_no_result(&deferred);
+    let (held, noted) = (Rc::new(()), trace.clone());
+    let watch = Rc::downgrade(&held);
+    resolver.set_canceller(move || {
+        noted.add("late");
+        drop(held);
+    });
+    assert!(watch.upgrade().is_none(), "nobody would ever call it");
+    deferred.cancel();
+    assert_eq!(trace.text(), "inner");
+    assert!(failure_result_of(deferred).is::<CancelledError>());
+}
+
 #[test]
 fn the_chain_may_recover() {
     let (deferred, _resolver) = Deferred::<u32>::new();
