@@ -94,7 +94,7 @@ impl HeadIntake {
 }
 
 /// Parses the head at the front of `text`. A refusal has the same status whatever pieces the text came
-/// in: where there are several reasons, a bare line feed is the one that is told.
+/// in: parsers go from line to line, and the first thing that is wrong is the one that is told.
 fn parse<P: ParseHead>(text: &[u8], parser: &P) -> Result<Option<P::Head>, MessageError> {
     match text.first() {
         None => return Ok(None),
@@ -105,25 +105,8 @@ fn parse<P: ParseHead>(text: &[u8], parser: &P) -> Result<Option<P::Head>, Messa
     let limit = parser.head_bytes_max();
     let head = text.get(..limit).unwrap_or(text);
     parser.check_start_line(head)?;
-    match parser.parse(head) {
-        Ok(Some(parsed)) => Ok(Some(parsed)),
-        Ok(None) if has_bare_line_feed(head) => Err(MessageError::BareLineFeed),
-        Ok(None) if head.len() >= limit => Err(MessageError::HeadTooLong { limit }),
-        Ok(None) => Ok(None),
-        Err(_) if has_bare_line_feed(head) => Err(MessageError::BareLineFeed),
-        Err(error) => Err(error),
+    match parser.parse(head)? {
+        None if head.len() >= limit => Err(MessageError::HeadTooLong { limit }),
+        parsed => Ok(parsed),
     }
-}
-
-/// Looks at the lines of a head, which may be followed by other things.
-fn has_bare_line_feed(text: &[u8]) -> bool {
-    let mut line_start = 0;
-    for at in memchr::memchr_iter(b'\n', text) {
-        match &text[line_start..at] {
-            b"\r" if line_start > 0 => return false,
-            line if line.ends_with(b"\r") => line_start = at + 1,
-            _ => return true,
-        }
-    }
-    false
 }

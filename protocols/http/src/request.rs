@@ -184,8 +184,8 @@ impl ParseHead for HeadLimits {
         if memchr::memchr(b'\n', start).is_some() {
             return Ok(());
         }
-        if memchr::memchr(b' ', &start[..=METHOD_BYTES_MAX.min(line_bytes_max)]).is_none() {
-            return Err(MessageError::RequestLineMalformed);
+        if let Some((_, target_at)) = read_method(text)? {
+            read_target(text, target_at, self.target_bytes_max)?;
         }
         Err(MessageError::TargetTooLong { limit: self.target_bytes_max })
     }
@@ -193,12 +193,15 @@ impl ParseHead for HeadLimits {
     #[inline(always)]
     fn parse(&self, text: &[u8]) -> Result<Option<RequestHead>, MessageError> {
         let Some((method, target_at)) = read_method(text)? else { return Ok(None) };
-        let Some(target) = read_target(text, target_at)? else { return Ok(None) };
+        let limit = self.target_bytes_max;
+        let Some(target) = read_target(text, target_at, limit)? else { return Ok(None) };
         let version_at = target_at + target.bytes + 1;
         let words = text.get(version_at..).unwrap_or_default();
         let minor_version = match read_version(words, MessageError::RequestLineMalformed) {
             Ok(Some(minor_version)) => minor_version,
             Ok(None) => return Ok(None),
+            // What it is shows at the end of its line.
+            Err(_) if memchr::memchr(b'\n', words).is_none() => return Ok(None),
             Err(_) if names_other_version(text) => return Err(MessageError::VersionNotSupported),
             Err(error) => return Err(error),
         };
@@ -206,9 +209,6 @@ impl ParseHead for HeadLimits {
         let line_end = text.get(line_end_at..).unwrap_or_default();
         if read_line_end(line_end, MessageError::RequestLineMalformed)?.is_none() {
             return Ok(None);
-        }
-        if target.bytes > self.target_bytes_max {
-            return Err(MessageError::TargetTooLong { limit: self.target_bytes_max });
         }
         let span = Span::new(target_at, target.bytes);
         let bytes = &text[target_at..target_at + target.bytes];
@@ -271,7 +271,7 @@ struct Target {
 
 /// Reads the target and the space behind it.
 #[inline(always)]
-fn read_target(text: &[u8], start: usize) -> Part<Target> {
+fn read_target(text: &[u8], start: usize, bytes_max: usize) -> Part<Target> {
     let text = text.get(start..).unwrap_or_default();
     let class = |byte: &u8| TARGET_CLASS[usize::from(*byte)];
     let Some(mut bytes) = text.iter().position(|byte| class(byte) != PLAIN) else {
@@ -287,6 +287,7 @@ fn read_target(text: &[u8], start: usize) -> Part<Target> {
     }
     let stop = text[bytes];
     match stop {
+        _ if bytes > bytes_max => Err(MessageError::TargetTooLong { limit: bytes_max }),
         b' ' if bytes > 0 => Ok(Some(Target { bytes, mark })),
         b'!'..=b'~' | 0x80.. => Err(MessageError::TargetInvalid),
         _ => Err(MessageError::RequestLineMalformed),
